@@ -1,0 +1,131 @@
+# Evergreen: each target makes its own environment and installs what it needs.
+#
+#   make PYTHON=python3.13 test     chooses the interpreter (3.11 or newer; .venv is made anew when it changes)
+#   make test ARGS="-k timer -x"    passes ARGS on to pytest (test, asan, leaks, test-next) or to the benchmark
+
+PYTHON =
+DBG_PYTHON = python3.11-dbg
+VENV = .venv
+ARGS =
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+C_FILES := $(wildcard _evergreen_c/*.[ch])
+PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
+REQUIREMENTS = python tools/requirements.py
+
+.PHONY: help build demo test lint format bench bench-quick leaks asan docs test-next test-all clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'build        the package and its extension, in place, for $(VENV)'
+	@echo 'demo         crawl a documentation tree with 100 tasks in one thread'
+	@echo 'test         the tests'
+	@echo 'lint         ruff, mypy, clang-format'
+	@echo 'format       let ruff and clang-format rewrite the files'
+	@echo 'bench        the benchmarks; bench-quick: the same, rougher and sooner'
+	@echo 'leaks        the tests, many times over, on a debug Python: references, memory, descriptors'
+	@echo 'asan         the tests with AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'docs         the manual, in docs/_build/html'
+	@echo 'test-all     the tests on each Python this machine has (tox)'
+	@echo 'test-next    the tests on Python 3.14 and 3.15, in a chroot of Debian sid'
+	@echo 'clean        remove all that these targets made'
+
+# ---- the environment: .python (made), .deps (filled), .extra-* (extras), .built and .package (Evergreen in it) ----
+$(VENV)/.python: FORCE
+	@tools/make_venv.sh $(VENV) $(PYTHON)
+
+$(VENV)/.deps: $(VENV)/.python pyproject.toml
+	$(PIP) install $$($(VENV)/bin/$(REQUIREMENTS) build run test)
+	@touch $@
+
+$(VENV)/.extra-%: $(VENV)/.deps
+	$(PIP) install $$($(VENV)/bin/$(REQUIREMENTS) $*)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.deps setup.py $(C_FILES)
+	EVERGREEN_DEV=1 $(VENV)/bin/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.deps setup.py | $(VENV)/.built
+	EVERGREEN_DEV=1 $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+build: $(VENV)/.built $(VENV)/.package
+
+# ---- what people run -------------------------------------------------------------------------------------------
+demo: build $(VENV)/.extra-examples
+	@[ -e /usr/share/doc/python3-doc/html/index.html ] || tools/apt_install.sh python3-doc
+	$(VENV)/bin/python examples/demo.py
+
+test: build
+	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+bench: build $(VENV)/.extra-bench
+	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+bench-quick: build $(VENV)/.extra-bench
+	$(VENV)/bin/python benchmarks/run.py --quick $(ARGS)
+
+docs: build $(VENV)/.extra-docs
+	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+lint: $(VENV)/.extra-lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+
+format: $(VENV)/.extra-lint
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+# ---- leaks: a debug Python, and greenlet built for it, since a release build does not count its references --------
+leaks:
+	@command -v $(DBG_PYTHON) >/dev/null || tools/apt_install.sh $(DBG_PYTHON)
+	@command -v c++ >/dev/null || tools/apt_install.sh g++
+	@$(MAKE) --no-print-directory VENV=.venv-dbg PYTHON=$(DBG_PYTHON) .venv-dbg/.debug-greenlet build
+	.venv-dbg/bin/python tools/leaks.py $(ARGS)
+
+.venv-dbg/.debug-greenlet: .venv-dbg/.deps
+	$(PIP) install --force-reinstall --no-deps --no-binary greenlet greenlet
+	@touch $@
+
+# ---- asan: a tree of its own, so that the other builds never load an extension with sanitizers ------------------
+# libstdc++ comes first too: greenlet throws C++ exceptions, and the sanitizer must find __cxa_throw at start.
+# Python's own allocators would hide what the sanitizer looks for; what Python leaks at exit is not its business.
+ASAN_LIBRARIES = $$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so.6)
+# ASan reports into files, since a test may swallow what its child says; UBSan cannot beside it, so pytest leaves
+# the error stream alone.
+ASAN_REPORT = $(CURDIR)/.venv-asan/report
+ASAN_RUN = LD_PRELOAD="$(ASAN_LIBRARIES)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=log_path=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 \
+	UBSAN_OPTIONS=log_path=$(ASAN_REPORT):print_stacktrace=1:halt_on_error=1
+
+asan:
+	@$(MAKE) --no-print-directory VENV=.venv-asan PYTHON=$(PYTHON) .venv-asan/.sanitized
+	@rm -f $(ASAN_REPORT).*
+	cd .venv-asan/src && { $(ASAN_RUN) ../bin/python -m pytest -q --capture=sys -o faulthandler_timeout=600 $(ARGS); status=$$?; \
+		for report in $(ASAN_REPORT).*; do [ ! -e "$$report" ] || { cat "$$report"; status=1; }; done; \
+		exit $$status; }
+
+.venv-asan/.sanitized: .venv-asan/.deps FORCE
+	@rm -rf .venv-asan/src && mkdir .venv-asan/src
+	@tools/pack_tree.sh | tar -x -C .venv-asan/src
+	cd .venv-asan/src && EVERGREEN_SANITIZE=1 ../bin/python setup.py --quiet build_ext --inplace
+	cd .venv-asan/src && EVERGREEN_SANITIZE=1 ../bin/python -W ignore -m pip -qq install --no-build-isolation --no-deps -e .
+
+# ---- other Pythons -----------------------------------------------------------------------------------------------
+test-all: $(VENV)/.extra-dev
+	$(VENV)/bin/python -m tox $(if $(ARGS),-- $(ARGS))
+
+test-next: $(VENV)/.deps
+	@tools/test_next.sh .chroot-sid $(VENV)/bin/python $(ARGS)
+
+clean:
+	rm -rf .venv .venv-dbg .venv-asan .tox build dist *.egg-info docs/_build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.chroot-sid -prune -o -name __pycache__ -exec rm -rf {} +
+	rm -f evergreen/_evergreen_c*.so
+	[ ! -e .chroot-sid ] || $$([ -w .chroot-sid ] || echo sudo) rm -rf .chroot-sid

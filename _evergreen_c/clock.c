@@ -1,0 +1,52 @@
+/* clock.c: seconds, deadlines, and the monotonic clock they are measured on.
+ *
+ * A deadline is an absolute number of nanoseconds; EG_FOREVER is none.  Python gives
+ * seconds, as int, float or anything with __float__ or __index__; None means for ever.
+ */
+#include "evergreen.h"
+
+#include <math.h>
+
+uint64_t
+eg_clock_now(void)
+{
+    return uv_hrtime();
+}
+
+int
+eg_clock_seconds(PyObject *seconds, double *result)
+{
+    double value = PyFloat_AsDouble(seconds);
+    if (value == -1.0 && PyErr_Occurred())
+        return -1;
+    if (isnan(value)) {
+        PyErr_SetString(PyExc_ValueError, "a time in seconds must not be NaN");
+        return -1;
+    }
+    *result = value;
+    return 0;
+}
+
+uint64_t
+eg_clock_after(double seconds)
+{
+    uint64_t now = eg_clock_now();
+    if (seconds <= 0)
+        return now;
+    if (seconds >= 9e9) /* 285 years: what int64 nanoseconds hold */
+        return EG_FOREVER;
+    return now + (uint64_t)ceil(seconds * 1e9);
+}
+
+int
+eg_clock_deadline(PyObject *timeout, uint64_t *ns)
+{
+    double seconds;
+    *ns = EG_FOREVER;
+    if (!timeout || timeout == Py_None)
+        return 0;
+    if (eg_clock_seconds(timeout, &seconds) < 0)
+        return -1;
+    *ns = eg_clock_after(seconds);
+    return 0;
+}

@@ -1,0 +1,523 @@
+/* evergreen.h: what the core's files need of each other, one section per file.
+ *
+ * Read it from top to bottom to see how the core is built: nodes wait on a ring,
+ * tasks park on queues, timers and file descriptors complete their waits, one
+ * function switches greenlets, and the patches stand on all of that.
+ *
+ * Three rules hold everywhere:
+ *   - libuv's callbacks record and push a node; they touch no PyObject;
+ *   - greenlets are switched in park.c alone;
+ *   - nothing that libuv or another greenlet can reach lives on a C stack.
+ *
+ * Everything but libuv's callbacks runs with the GIL held, and the GIL is the lock
+ * of every structure here, also between the hubs of different threads.
+ */
+#ifndef EVERGREEN_H
+#define EVERGREEN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <greenlet/greenlet.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+typedef struct EgHub EgHub;
+typedef struct EgTask EgTask;
+typedef struct EgState EgState;
+typedef struct EgSignals EgSignals;
+
+/* The object around a member; the comparison has the compiler check the member's type. */
+#define EG_OWNER(ptr, type, member) \
+    ((type *)((char *)(1 ? (ptr) : &((type *)0)->member) - offsetof(type, member)))
+
+/* The one cast between C function types: methods of a given calling convention. */
+#define EG_METHOD(fn) ((PyCFunction)(void (*)(void))(fn))
+
+#define EG_LIKELY(x) __builtin_expect(!!(x), 1)
+#define EG_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* ---- module.c: the module and what its files share --------------------- */
+struct EgState {
+    PyTypeObject *loop_type;     /* strong, as all of these */
+    PyTypeObject *task_type;
+    PyTypeObject *handler_type;
+    PyTypeObject *timer_type;
+    PyTypeObject *watcher_type;
+    PyTypeObject *event_type;
+    PyTypeObject *channel_type;
+    PyTypeObject *alarm_type;
+    PyObject *task_exit;         /* the exceptions this module makes */
+    PyObject *deadlock;
+    PyObject *empty_tuple;
+    PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
+    PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
+    PyObject *threading_dict;    /* strong: the namespace of module threading */
+    PyObject *policy;            /* module evergreen._policy, imported when first needed */
+    EgHub *hubs;                 /* every hub that is not destroyed; borrowed, linked by next_hub */
+    unsigned long main_thread;   /* the interpreter's, as Python counts identities */
+    Py_ssize_t unobserved;       /* tasks that failed, and nobody knows yet */
+    Py_ssize_t pool_threads;     /* native threads of our own: never a reason to wait for ever */
+};
+extern EgState *eg_state; /* the module's; greenlet allows one interpreter */
+PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nargs);
+
+/* ---- error.c: one place where a libuv status becomes an exception ------ */
+PyObject *eg_error_raise(int status); /* always NULL */
+
+/* ---- clock.c: time ----------------------------------------------------- */
+#define EG_FOREVER UINT64_MAX
+uint64_t eg_clock_now(void);                             /* ns, CLOCK_MONOTONIC */
+int eg_clock_deadline(PyObject *timeout, uint64_t *ns);  /* None or seconds from now */
+int eg_clock_seconds(PyObject *seconds, double *result); /* refuses what is no number, and NaN */
+uint64_t eg_clock_after(double seconds);
+
+/* A cheap counter that only ever decides when to look at the real clock. */
+static inline uint64_t
+eg_clock_ticks(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    return __builtin_ia32_rdtsc();
+#else
+    return uv_hrtime();
+#endif
+}
+
+/* ---- ring.h: what can run, first in, first out ------------------------- */
+typedef struct EgNode EgNode;
+struct EgNode {
+    EgNode *next;
+    void (*run)(EgNode *); /* called on the hub's greenlet; NULL: the node of a task */
+};
+
+typedef struct {
+    EgNode *first, *last;
+} EgRing;
+
+static inline void
+eg_ring_push(EgRing *ring, EgNode *node)
+{
+    node->next = NULL;
+    if (ring->last)
+        ring->last->next = node;
+    else
+        ring->first = node;
+    ring->last = node;
+}
+
+static inline EgNode *
+eg_ring_pop(EgRing *ring)
+{
+    EgNode *node = ring->first;
+    if (node && !(ring->first = node->next))
+        ring->last = NULL;
+    return node;
+}
+
+/* Move everything in *from* behind what is in *to*. */
+static inline void
+eg_ring_append(EgRing *to, EgRing *from)
+{
+    if (!from->first)
+        return;
+    if (to->last)
+        to->last->next = from->first;
+    else
+        to->first = from->first;
+    to->last = from->last;
+    from->first = from->last = NULL;
+}
+
+/* ---- timer.c: deadlines ------------------------------------------------ */
+typedef struct EgTimer EgTimer;
+typedef struct EgBucket EgBucket;
+struct EgTimer {
+    EgTimer *prev, *next;   /* among those of the same millisecond; NULL: not armed */
+    EgBucket *bucket;
+    void (*fire)(EgTimer *); /* with the GIL, on any greenlet's stack: runs no Python */
+    bool background;         /* does not keep the loop alive */
+};
+
+typedef struct {
+    EgBucket **heap; /* by tick */
+    EgBucket **hash; /* by tick */
+    EgBucket *last;  /* the bucket used last, or NULL */
+    EgBucket *spare; /* freed buckets, chained */
+    size_t nheap, heap_size, hash_size;
+    size_t nempty;   /* buckets in the heap whose timers were all cancelled */
+    size_t nspare;
+    size_t armed;    /* timers that keep the loop alive */
+} EgTimers;
+
+int eg_timer_start(EgTimers *, EgTimer *, uint64_t deadline); /* -1: MemoryError set */
+void eg_timer_stop(EgTimers *, EgTimer *);                    /* harmless when not armed */
+void eg_timers_fire(EgTimers *, uint64_t now);
+uint64_t eg_timers_next(EgTimers *); /* ns, EG_FOREVER if there is none */
+void eg_timers_clear(EgTimers *);    /* forget and free everything */
+static inline bool
+eg_timer_armed(const EgTimer *timer)
+{
+    return timer->next != NULL;
+}
+
+/* ---- wait.c: queues of waiters, and how a wait ends --------------------- */
+typedef struct EgQueue EgQueue;
+
+/* One place in one queue. */
+typedef struct EgLink {
+    struct EgLink *prev, *next;
+    EgQueue *queue; /* NULL: in none */
+    EgTask *task;   /* borrowed: whoever waits is alive */
+} EgLink;
+
+struct EgQueue {
+    EgLink *first, *last;
+};
+
+typedef enum { EG_PENDING, EG_WOKEN, EG_TIMED_OUT, EG_THROWN } EgOutcome;
+
+/* What kind of thing a task waits for. */
+typedef struct {
+    const char *name; /* as task dumps show it: "lock", "sleep", "channel receive" */
+    /* Give back what was handed to a task that is killed before it runs; may be NULL. */
+    void (*give_back)(EgTask *);
+} EgWaitKind;
+
+/* What a task waits for; it is part of the task. */
+typedef struct {
+    EgOutcome outcome;
+    int nlinks;             /* a wait on several queues: so many links, from the heap */
+    EgLink *links;
+    EgLink link;            /* the usual single queue */
+    EgTimer deadline;
+    uint64_t deadline_ns;
+    uint64_t since;         /* ns */
+    const EgWaitKind *kind;
+    PyObject *object;       /* borrowed from the one who parks; NULL: nothing to name */
+    PyObject *value;        /* strong; handed over by the waker, taken by the woken */
+} EgWait;
+
+/* A blocking operation is these three steps; between the second and the third nothing
+ * may run Python or allocate an object that the collector tracks:
+ *
+ *     EgTask *me = eg_wait_begin();              NULL: may not block, or killed
+ *     eg_wait_join(me, &queue);                  as often as there are wakers, or never
+ *     switch (eg_wait_park(me, &kind, object, deadline)) ...
+ */
+EgTask *eg_wait_begin(void);
+void eg_wait_join(EgTask *me, EgQueue *queue);
+/* 1: woken; 0: the deadline passed; -1: exception set. Nothing is registered afterwards. */
+int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t deadline);
+int eg_wait_yield(EgTask *me); /* let everything else that is ready run once */
+
+void eg_queue_add(EgQueue *, EgLink *, EgTask *);
+void eg_queue_remove(EgLink *); /* harmless when it is in none */
+/* Wake the longest waiter with *value* (stolen; NULL for none): true if there was one. If
+ * not, the value still belongs to the caller. */
+bool eg_queue_wake(EgQueue *, PyObject *value);
+EgTask *eg_queue_peek(EgQueue *); /* whom eg_queue_wake() would wake; borrowed, or NULL */
+Py_ssize_t eg_queue_wake_all(EgQueue *);
+bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was over */
+/* Raise exc in the task at its wait, or at its next one; false: it has ended. */
+bool eg_wait_throw(EgTask *, PyObject *exc);
+void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
+
+/* ---- waiters.c: who waits for an object that is not ours ------------------- */
+extern Py_ssize_t eg_waiters_count;        /* waits that have not ended, for any object */
+EgQueue *eg_waiters_of(PyObject *object);  /* NULL: nobody waits */
+int eg_waiters_join(EgTask *me, PyObject *object); /* for eg_wait_join(); -1: MemoryError */
+void eg_waiters_leave(PyObject *object);   /* after the park */
+
+/* ---- park.c: the switch ------------------------------------------------- */
+int eg_park_import(void);
+PyObject *eg_park_current_greenlet(void); /* borrowed */
+PyObject *eg_park_root_greenlet(void);    /* borrowed: the thread's first one */
+int eg_park_switch_away(EgHub *hub, EgTask *me); /* until someone makes me ready; -1: thrown */
+int eg_park_hub_create(EgHub *hub);
+void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
+void eg_park_hub_end(EgHub *hub);
+
+/* ---- stack.c: CPython's frame chunks of small greenlets ------------------ */
+void eg_stack_setup(void);
+void eg_stack_install(void); /* before a new greenlet's first Python frame */
+void eg_stack_remove(void);  /* after its last */
+void eg_stack_trim(void);    /* give cached chunks back to the system */
+PyObject *eg_stack_stats(void);
+
+/* ---- fd.c: readiness of file descriptors -------------------------------- */
+enum { EG_READ = 1, EG_WRITE = 2 };
+typedef struct EgPoller EgPoller;
+/* Wait until fd is ready for any of events. The caller has just tried and was told EAGAIN.
+ * owned: the caller tells eg_fd_closing() before fd is closed, so no system call is needed
+ * to see whether the number still means the same file.
+ * 1: ready (perhaps in vain: try again); 0: deadline; -1: exception (EBADF: closed). */
+int eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned);
+/* The same for several; eg_wait_begin() first. The arrays are copied. */
+int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
+                    const EgWaitKind *kind, uint64_t deadline);
+void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
+int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
+int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
+void eg_fd_after_poll(EgHub *hub); /* hand what libuv reported to the waiters */
+void eg_fd_destroy(EgHub *hub);
+int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
+int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);
+Py_ssize_t eg_fd_active(EgHub *hub); /* waiters and watchers */
+
+/* ---- task.c -------------------------------------------------------------- */
+typedef enum { EG_NEW, EG_STARTED, EG_RUNNING, EG_PARKED, EG_ENDED } EgTaskState;
+typedef enum {
+    EG_TASK,    /* made by spawn() or Task() */
+    EG_MAIN,    /* stands for the greenlet that was there before the hub */
+    EG_FOREIGN, /* stands for a greenlet that somebody else made */
+    EG_THREAD   /* stands for a native thread without a hub */
+} EgTaskRole;
+
+/* Thread-local data that is not in the thread state; all strong or NULL. */
+typedef struct {
+    PyObject *dict, *key, *sentinel;
+} EgKept;
+
+struct EgTask {
+    PyObject_HEAD
+    EgNode ready;            /* on its hub's ring or inbox while queued */
+    EgHub *hub;              /* strong; NULL in EG_THREAD */
+    PyObject *greenlet;      /* strong while it lives; EG_FOREIGN: borrowed, it owns the task */
+    EgTask *next;            /* among the hub's live tasks */
+    union {
+        EgTask *prev;            /* EG_TASK: likewise */
+        EgTask *beneath;         /* EG_FOREIGN: strong; the task that was current before it */
+        PyThread_type_lock bell; /* EG_THREAD: what its thread sleeps on */
+    };
+    PyObject *target, *args, *kwargs; /* strong until it has run */
+    PyObject *name;          /* strong, NULL: "Task-<number>" */
+    PyObject *context;       /* strong from start to end; NULL: none */
+    PyObject *result;        /* strong; when ended: value, or exception if failed */
+    PyObject *thrown;        /* strong; to be raised at its next wait, NULL: nothing */
+    PyObject *dict, *weakrefs;
+    EgKept kept;             /* while it does not run and patched threads are on */
+    PyObject *tstate_lock;   /* strong; NULL: none: released when it ends, as a thread's is */
+    EgQueue joiners;
+    EgWait wait;
+    uint32_t number;
+    uint8_t state, role;
+    bool queued;             /* ready is on a ring or inbox */
+    bool failed;             /* result is an exception */
+    bool observed;           /* somebody took the exception */
+    bool killed_early;       /* before start(), which then does nothing */
+    bool unbound;            /* EG_FOREIGN: its greenlet forgot it while it was parked */
+    bool signals;            /* runs signal handlers: whatever it raises goes to main */
+    bool identified;         /* get_ident() was asked in it, as the next two: patch_thread.c */
+    bool local_in;           /* its thread-local data is in the thread state */
+    bool keeps_process;      /* a thread that is no daemon: the process waits for it */
+};
+
+PyObject *eg_task_spawn(EgHub *hub, PyObject *target, PyObject *args, PyObject *kwargs);
+EgTask *eg_task_for(EgHub *hub, EgTaskRole role, PyObject *greenlet);
+int eg_task_start(EgTask *); /* -1: exception */
+void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
+/* A task that has not run ends with exc, or with the exception that is set if NULL. */
+void eg_task_end_unrun(EgTask *, PyObject *exc);
+void eg_task_report(EgTask *); /* its exception to the excepthook, unless observed */
+PyObject *eg_task_name(EgTask *);
+/* The exception instance of (typ, value, tb) as throw() takes them; value, tb may be NULL. */
+PyObject *eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback);
+PyObject *eg_task_switch_away(void); /* EventLoop.switch() */
+extern PyType_Spec eg_task_spec;
+PyObject *eg_task_spawn_method(PyObject *module, PyObject *const *args, Py_ssize_t n,
+                               PyObject *kwnames);
+extern const char eg_task_spawn_doc[];
+PyObject *eg_task_sleep_method(PyObject *module, PyObject *const *args, Py_ssize_t n);
+extern const char eg_task_sleep_doc[];
+
+/* ---- trace.c: debuggers see tasks as they see threads ------------------------ */
+bool eg_trace_wanted(void);
+void eg_trace_start(void); /* apply threading.gettrace() and getprofile() to this thread */
+
+/* ---- handler.c: callbacks ------------------------------------------------ */
+/* Each returns a new Handler; -> NULL: exception. kwnames as in vectorcall. */
+PyObject *eg_handler_call_soon(EgHub *hub, PyObject *callback, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *kwnames);
+PyObject *eg_handler_lasting(EgHub *hub, PyObject *callback, PyObject *const *args,
+                             Py_ssize_t nargs, PyObject *kwnames);
+void eg_handler_schedule(PyObject *handler); /* once more, on its hub's ring */
+PyObject *eg_handler_call_at(EgHub *hub, uint64_t deadline, PyObject *callback,
+                             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+void eg_handler_cancel(PyObject *handler);
+extern PyType_Spec eg_handler_spec, eg_timer_spec, eg_watcher_spec;
+
+/* ---- signal.c ------------------------------------------------------------ */
+int eg_signal_open(EgHub *hub); /* the wake-up pipe of the main thread's hub */
+void eg_signal_after_poll(EgHub *hub);
+void eg_signal_close(EgHub *hub);
+
+/* ---- hub.c: the loop ------------------------------------------------------ */
+typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from the heap */
+
+struct EgHub {
+    PyObject_HEAD
+    EgRing ready;
+    EgRing inbox;          /* pushed by other threads */
+    EgTask *current;       /* borrowed; NULL while the hub's greenlet runs */
+    EgNode *handoff;       /* what the greenlet that is switched to has to run */
+    uint64_t slice_end;    /* in clock ticks: when to look at the loop with the ring busy */
+    int budget;            /* switches until then */
+    int forbidden;         /* > 0: Python runs where nothing may block */
+    bool sleeping;         /* inside a poll that may sleep: wakers send uv_async */
+    bool embedded;         /* fileno() was asked for: they always do */
+    bool running;          /* inside run() */
+    bool stopping;
+    bool forever;
+    bool destroyed;
+    bool ended;            /* run() came to its end; the next one starts anew */
+    EgNode deadlock;       /* on the ring while a Deadlock is on its way */
+    bool deadlocked;
+    bool orphan;           /* after fork() in a task: the process ends with that task */
+    unsigned long thread;
+    EgTimers timers;
+    EgTimer trim;          /* gives memory back when idle */
+    EgNode trim_node;
+    uint64_t ticks0, now0, slice_ticks; /* calibration of the tick counter */
+    EgTask *main;          /* strong */
+    EgTask *foreign;       /* borrowed: the EG_FOREIGN task that parked last, or NULL */
+    EgTask *tasks;         /* live tasks, borrowed: each holds itself by one reference */
+    Py_ssize_t ntasks;     /* started and not ended, without main and foreign ones */
+    Py_ssize_t pins;       /* work outside that will wake a task here */
+    PyObject *greenlet;    /* strong: the hub's own, NULL until first needed */
+    PyObject **idle;       /* strong: worker greenlets without a task */
+    int nidle, idle_size;
+    bool trim_wanted;
+    EgQueue runner;        /* main, while in run() */
+    EgPort *port;
+    EgPoller *poller;
+    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
+    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;    /* in the main thread; else NULL */
+    PyObject *excepthook;  /* strong, NULL: the default */
+    PyObject *dict, *weakrefs;
+    EgHub *next_hub;
+    uint64_t switches, polls, started; /* counters for statistics */
+};
+
+/* The hub of this thread, or NULL; no exception. */
+extern _Thread_local EgHub *eg_hub_here;
+EgHub *eg_hub_get(void);                 /* borrowed; made on demand in the main thread */
+EgTask *eg_hub_task(EgHub *hub);         /* borrowed: who runs; NULL, no exception: the hub's greenlet */
+void eg_hub_push(EgHub *hub, EgNode *node); /* make it runnable, from any thread */
+EgNode *eg_hub_next(EgHub *hub);         /* the next node to run; polls if there is none */
+uv_loop_t *eg_hub_uv(EgHub *hub);
+EgHub *eg_hub_new(PyTypeObject *type);   /* this thread's, which has none */
+int eg_hub_destroy(EgHub *hub);          /* from its main greenlet; -1: exception */
+void eg_hub_prepare(EgHub *hub);         /* set what is never zero */
+void eg_hub_wake(EgHub *hub);            /* end its sleep, if another thread's is sleeping */
+int eg_hub_open_port(EgHub *hub);        /* a fresh libuv loop; after fork() too */
+void eg_hub_ports_left(EgHub *hub);      /* after fork(): leave the parent's loop alone */
+bool eg_hub_busy(EgHub *hub);            /* something outside can still wake somebody */
+void eg_hub_poll(EgHub *hub, bool block);
+uint64_t eg_hub_since(EgHub *hub, uint64_t ticks); /* clock ticks, as ns */
+void eg_hub_report(EgHub *hub, const char *what, PyObject *object); /* the exception that is set */
+void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenlet */
+void eg_hub_main_next(EgHub *hub);       /* it has met one: the next that was sent to it */
+extern PyType_Spec eg_loop_spec;
+
+/* Whether the code that runs now is in a task (or the main greenlet) of a hub: what a
+ * patched function asks first. */
+static inline bool
+eg_hub_cooperates(void)
+{
+    return eg_hub_here != NULL;
+}
+
+/* ---- fork.c ----------------------------------------------------------------- */
+void eg_fork_leave_child(EgTask *); /* a child made in a task ends with this one */
+PyObject *eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks);
+
+/* ---- event.c, channel.c, alarm.c -------------------------------------------- */
+extern PyType_Spec eg_event_spec, eg_channel_spec, eg_alarm_spec;
+
+/* ---- patch.c: method tables, swapped in place --------------------------------- */
+/* A replacement has one shape; the original's calling convention (ml_flags, which differ
+ * between Python versions) decides by which of its doors it is entered. */
+typedef PyObject *(*EgPatchBody)(PyObject *self, PyObject *const *args, Py_ssize_t n,
+                                 PyObject *kwnames);
+
+typedef struct {
+    const char *owner; /* "time", or "_socket.socket" for a method of a type */
+    const char *name;  /* "sleep" */
+    const char *group; /* the keyword of patcher.patch() that turns it on: "time" */
+    EgPatchBody body;
+    PyCFunction doors[6];
+    PyMethodDef *def;     /* where it is swapped in; NULL: not found yet */
+    PyCFunction original; /* what stood there */
+    PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
+    PyObject *native;     /* strong: a callable that is never swapped; NULL: not made yet */
+    bool applied;
+} EgPatch;
+
+enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, EG_DOOR_DICT };
+
+/* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
+ * function time_sleep(self, args, n, kwnames). */
+#define EG_PATCH(fn, owner_, name_, group_)                                                      \
+    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);                  \
+    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                               \
+    {                                                                                            \
+        (void)unused;                                                                            \
+        return fn(self, NULL, 0, NULL);                                                          \
+    }                                                                                            \
+    static PyObject *fn##_o(PyObject *self, PyObject *arg) { return fn(self, &arg, 1, NULL); }   \
+    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                                  \
+    {                                                                                            \
+        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);               \
+    }                                                                                            \
+    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)              \
+    {                                                                                            \
+        return fn(self, args, n, NULL);                                                          \
+    }                                                                                            \
+    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args,       \
+                                 size_t n, PyObject *kwnames)                                    \
+    {                                                                                            \
+        (void)cls;                                                                               \
+        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                                   \
+    }                                                                                            \
+    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)                 \
+    {                                                                                            \
+        return eg_patch_call_dict(fn, self, args, kwargs);                                       \
+    }                                                                                            \
+    static EgPatch fn##_patch = {                                                                \
+        owner_, name_, group_, fn,                                                               \
+        {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o), EG_METHOD(fn##_tuple),                       \
+         EG_METHOD(fn##_fast), EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},                    \
+        NULL, NULL, NULL, NULL, false}
+
+/* Each file's table, ended by NULL. */
+extern EgPatch *const eg_patch_time[], *const eg_patch_socket[], *const eg_patch_select[],
+    *const eg_patch_thread[], *const eg_patch_lock[], *const eg_patch_queue[];
+PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
+/* Call the function that a patch stands for, whatever its calling convention. */
+PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
+                                 Py_ssize_t n, PyObject *kwnames);
+/* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
+int eg_patch_apply(EgPatch *patch, bool on);
+PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *eg_patch_list(PyObject *module, PyObject *unused);
+PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
+
+/* ---- patch_thread.c --------------------------------------------------------- */
+extern bool eg_thread_follows;      /* whether thread-local data follows tasks now */
+void eg_thread_leave(EgTask *me);   /* me stops running: keep its thread-local data */
+void eg_thread_enter(EgTask *me);   /* me runs: put it in place */
+void eg_thread_end(EgTask *me);     /* me is ending: drop what it kept; runs Python */
+int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
+void eg_thread_kept_clear(EgKept *kept);
+unsigned long eg_thread_ident(void); /* what get_ident() says here */
+bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
+/* Have the native function called in a pool thread, while the task waits. */
+PyObject *eg_thread_offload(const EgPatch *patch, PyObject *self, PyObject *const *args,
+                            Py_ssize_t n, PyObject *kwnames);
+PyObject *eg_thread_follow(PyObject *module, PyObject *on);
+PyObject *eg_thread_note_native(PyObject *module, PyObject *lock);
+
+#endif

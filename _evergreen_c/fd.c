@@ -1,0 +1,463 @@
+/* fd.c: readiness of file descriptors.
+ *
+ * On Linux each hub has a private epoll set, itself watched by one uv_poll.  A descriptor
+ * joins it once, edge-triggered for both directions, and stays: a wait costs no system call,
+ * and a number that was closed and used again is an errno, not libuv's abort.  While a
+ * callback watches it (add_reader), it is level-triggered for just what somebody wants.
+ *
+ * Waiters must have tried first: an edge that came before the wait is not told again.
+ *
+ * The uv_poll's callback may run without the GIL, so it only notes what happened and chains
+ * the descriptor; the queues of waiters are looked at after the poll.
+ */
+#include "evergreen.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define BATCH 256
+
+typedef struct {
+    EgNode node;       /* on poller->happened */
+    int fd;
+    uint32_t armed;    /* what the kernel's set has: 0 for nothing */
+    uint32_t happened; /* noted by fd_on_events() */
+    bool noted;        /* node is on the ring */
+    EgQueue readers, writers;
+    PyObject *reader, *writer; /* strong, NULL: none; Handlers */
+} EgFd;
+
+struct EgPoller {
+    uv_poll_t uv;
+    int epoll;
+    EgFd **fds; /* by number; NULL where never used */
+    int size;
+    EgRing happened;
+    Py_ssize_t active; /* waiters and Handlers */
+};
+
+#define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define READABLE (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)
+#define WRITABLE (EPOLLOUT | EPOLLHUP | EPOLLERR)
+
+static const EgWaitKind fd_read_kind = {"readable", NULL};
+static const EgWaitKind fd_write_kind = {"writable", NULL};
+
+/* ---- libuv's side: no PyObject touched ----------------------------------------------- */
+static void
+fd_on_events(uv_poll_t *uv, int status, int events)
+{
+    EgPoller *poller = EG_OWNER(uv, EgPoller, uv);
+    struct epoll_event list[BATCH];
+    int n = BATCH;
+    (void)status;
+    (void)events;
+    for (int round = 0; n == BATCH && round < 16; round++) {
+        n = epoll_wait(poller->epoll, list, BATCH, 0);
+        for (int i = 0; i < n; i++) {
+            EgFd *self = list[i].data.ptr;
+            self->happened |= list[i].events;
+            if (!self->noted)
+                eg_ring_push(&poller->happened, &self->node);
+            self->noted = true;
+        }
+    }
+}
+
+/* ---- the hub's side: GIL held ----------------------------------------------------------- */
+static EgPoller *
+poller_get(EgHub *hub)
+{
+    if (hub->poller)
+        return hub->poller;
+    EgPoller *poller = PyMem_RawCalloc(1, sizeof *poller);
+    if (!poller) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    poller->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (poller->epoll < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyMem_RawFree(poller);
+        return NULL;
+    }
+    int status = uv_poll_init(eg_hub_uv(hub), &poller->uv, poller->epoll);
+    if (status < 0) {
+        close(poller->epoll);
+        PyMem_RawFree(poller);
+        eg_error_raise(status);
+        return NULL;
+    }
+    uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
+    uv_unref((uv_handle_t *)&poller->uv);
+    return hub->poller = poller;
+}
+
+static EgFd *
+fd_known(EgHub *hub, int fd)
+{
+    EgPoller *poller = hub->poller;
+    return poller && fd >= 0 && fd < poller->size ? poller->fds[fd] : NULL;
+}
+
+static EgFd *
+fd_get(EgHub *hub, int fd)
+{
+    EgPoller *poller = poller_get(hub);
+    if (!poller)
+        return NULL;
+    if (fd < 0) {
+        errno = EBADF;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
+    if (fd >= poller->size) {
+        int size = poller->size ? poller->size : 64;
+        while (size <= fd)
+            size *= 2;
+        EgFd **fds = PyMem_RawRealloc(poller->fds, (size_t)size * sizeof *fds);
+        if (!fds) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        memset(fds + poller->size, 0, (size_t)(size - poller->size) * sizeof *fds);
+        poller->fds = fds;
+        poller->size = size;
+    }
+    EgFd *self = poller->fds[fd];
+    if (!self) {
+        if (!(self = PyMem_RawCalloc(1, sizeof *self))) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        self->fd = fd;
+        poller->fds[fd] = self;
+    }
+    return self;
+}
+
+/* What the kernel's set should have for it now. */
+static uint32_t
+fd_interest(const EgFd *self)
+{
+    if (!self->reader && !self->writer)
+        return EDGE;
+    return (self->reader || self->readers.first ? EPOLLIN | EPOLLRDHUP : 0)
+           | (self->writer || self->writers.first ? EPOLLOUT : 0);
+}
+
+/* Have the kernel's set know it. check: the number may mean another file by now.
+ * 0: done; 1: it is always ready (a regular file); -1: exception. */
+static int
+fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
+{
+    struct epoll_event event = {.events = interest, .data.ptr = self};
+    int epoll = hub->poller->epoll;
+    if (self->armed == interest && !check)
+        return 0;
+    if (!self->armed || check) {
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+            self->armed = interest;
+            return 0;
+        }
+        if (errno == EPERM)
+            return 1;
+        if (errno != EEXIST) {
+            self->armed = 0;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        if (self->armed == interest)
+            return 0;
+    }
+    if (epoll_ctl(epoll, EPOLL_CTL_MOD, self->fd, &event) < 0) {
+        self->armed = 0;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    self->armed = interest;
+    return 0;
+}
+
+static void
+fd_tell(EgHub *hub, EgFd *self)
+{
+    uint32_t happened = self->happened;
+    self->happened = 0;
+    self->noted = false;
+    if (happened & READABLE) {
+        eg_queue_wake_all(&self->readers);
+        if (self->reader)
+            eg_handler_schedule(self->reader);
+    }
+    if (happened & WRITABLE) {
+        eg_queue_wake_all(&self->writers);
+        if (self->writer)
+            eg_handler_schedule(self->writer);
+    }
+    /* Level-triggered: take out what nobody waits for any more. */
+    if ((self->reader || self->writer) && fd_arm(hub, self, fd_interest(self), false) < 0)
+        PyErr_Clear(); /* closed behind our back: its waiters were woken and will see it */
+}
+
+void
+eg_fd_after_poll(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    EgNode *node;
+    if (!poller)
+        return;
+    while ((node = eg_ring_pop(&poller->happened)))
+        fd_tell(hub, EG_OWNER(node, EgFd, node));
+}
+
+Py_ssize_t
+eg_fd_active(EgHub *hub)
+{
+    return hub->poller ? hub->poller->active : 0;
+}
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+/* What eg_fd_closing() hands to a waiter. */
+#define FD_CLOSED Py_False
+
+static int
+fd_outcome(EgTask *me, int status)
+{
+    if (status <= 0 || !me->wait.value)
+        return status;
+    Py_CLEAR(me->wait.value); /* FD_CLOSED: immortal in all but name */
+    errno = EBADF;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+int
+eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned)
+{
+    if (me->role == EG_THREAD || events == (EG_READ | EG_WRITE))
+        return eg_fd_wait_many(me, 1, &fd, &events, &fd_read_kind, deadline);
+    EgHub *hub = me->hub;
+    EgFd *self = fd_get(hub, fd);
+    if (!self)
+        return -1;
+    EgQueue *queue = events == EG_READ ? &self->readers : &self->writers;
+    eg_wait_join(me, queue);
+    int status = fd_arm(hub, self, fd_interest(self), !owned);
+    if (status) {
+        eg_wait_visit_leave(me);
+        return status;
+    }
+    hub->poller->active++;
+    status = eg_wait_park(me, events == EG_READ ? &fd_read_kind : &fd_write_kind, NULL, deadline);
+    hub->poller->active--;
+    return fd_outcome(me, status);
+}
+
+/* A native thread without a hub: poll(2), as it would do anyway. */
+static int
+fd_wait_thread(Py_ssize_t n, const int *fds, const int *events, uint64_t deadline)
+{
+    struct epoll_event event;
+    int ready = -1, epoll = epoll_create1(EPOLL_CLOEXEC);
+    for (Py_ssize_t i = 0; epoll >= 0 && i < n; i++) {
+        event.events = (events[i] & EG_READ ? EPOLLIN : 0) | (events[i] & EG_WRITE ? EPOLLOUT : 0);
+        event.data.u64 = (uint64_t)i;
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event) < 0) {
+            ready = errno == EPERM ? 1 : -1;
+            goto done;
+        }
+    }
+    while (epoll >= 0) {
+        uint64_t now = eg_clock_now();
+        uint64_t ms = deadline > now ? (deadline - now + 999999) / 1000000 : 0;
+        int timeout = deadline == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
+        Py_BEGIN_ALLOW_THREADS
+        ready = epoll_wait(epoll, &event, 1, timeout);
+        Py_END_ALLOW_THREADS
+        if (ready > 0 || (ready < 0 && errno != EINTR)
+            || (ready == 0 && eg_clock_now() >= deadline))
+            break;
+        if (PyErr_CheckSignals() < 0)
+            break;
+    }
+done:
+    if (ready < 0 && !PyErr_Occurred())
+        PyErr_SetFromErrno(PyExc_OSError);
+    if (epoll >= 0)
+        close(epoll);
+    return ready;
+}
+
+int
+eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
+                const EgWaitKind *kind, uint64_t deadline)
+{
+    if (me->role == EG_THREAD)
+        return fd_wait_thread(n, fds, events, deadline);
+    EgHub *hub = me->hub;
+    EgWait *wait = &me->wait;
+    int status = 0;
+    if (!poller_get(hub))
+        return -1;
+    if (n && !(wait->links = PyMem_RawCalloc((size_t)n * 2, sizeof *wait->links))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n && !status; i++) {
+        EgFd *self = fd_get(hub, fds[i]);
+        if (!self) {
+            status = -1;
+            break;
+        }
+        if (events[i] & EG_READ)
+            eg_queue_add(&self->readers, &wait->links[wait->nlinks++], me);
+        if (events[i] & EG_WRITE)
+            eg_queue_add(&self->writers, &wait->links[wait->nlinks++], me);
+        status = fd_arm(hub, self, fd_interest(self), true);
+    }
+    if (!status) {
+        hub->poller->active++;
+        status = fd_outcome(me, eg_wait_park(me, kind, NULL, deadline));
+        hub->poller->active--;
+    }
+    eg_wait_visit_leave(me);
+    PyMem_RawFree(wait->links);
+    wait->links = NULL;
+    wait->nlinks = 0;
+    return status;
+}
+
+void
+eg_fd_closing(int fd)
+{
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub) {
+        EgFd *self = fd_known(hub, fd);
+        if (!self || !self->armed)
+            continue;
+        /* Copies of the descriptor may live on: closing alone would leave it in the set. */
+        struct epoll_event unused;
+        epoll_ctl(hub->poller->epoll, EPOLL_CTL_DEL, fd, &unused);
+        self->armed = 0;
+        while (eg_queue_peek(&self->readers))
+            eg_queue_wake(&self->readers, Py_NewRef(FD_CLOSED));
+        while (eg_queue_peek(&self->writers))
+            eg_queue_wake(&self->writers, Py_NewRef(FD_CLOSED));
+        for (int event = EG_READ; event <= EG_WRITE; event++) {
+            PyObject **slot = event == EG_READ ? &self->reader : &self->writer;
+            hub->poller->active -= *slot != NULL;
+            Py_CLEAR(*slot);
+        }
+    }
+}
+
+/* ---- callbacks ------------------------------------------------------------------------------ */
+int
+eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler)
+{
+    EgFd *self = fd_get(hub, fd);
+    if (!self)
+        return -1;
+    PyObject **slot = event == EG_READ ? &self->reader : &self->writer;
+    if (*slot) {
+        PyErr_Format(PyExc_RuntimeError, "another %s is already registered for fd %d",
+                     event == EG_READ ? "reader" : "writer", fd);
+        return -1;
+    }
+    *slot = Py_NewRef(handler); /* given back by eg_fd_unwatch() or eg_fd_closing() */
+    int status = fd_arm(hub, self, fd_interest(self), true);
+    if (status) {
+        Py_CLEAR(*slot);
+        if (status > 0) {
+            errno = EPERM; /* a regular file: nothing to watch */
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        return -1;
+    }
+    hub->poller->active++;
+    return 0;
+}
+
+int
+eg_fd_unwatch(EgHub *hub, int fd, int event)
+{
+    EgFd *self = fd_known(hub, fd);
+    PyObject **slot = self ? event == EG_READ ? &self->reader : &self->writer : NULL;
+    if (!slot || !*slot)
+        return 0;
+    PyObject *handler = *slot; /* ours now */
+    *slot = NULL;
+    hub->poller->active--;
+    if (self->armed && fd_arm(hub, self, fd_interest(self), false) < 0)
+        PyErr_Clear(); /* it was closed behind our back */
+    eg_handler_cancel(handler);
+    Py_DECREF(handler);
+    return 1;
+}
+
+/* ---- making and ending ------------------------------------------------------------------------ */
+int
+eg_fd_traverse(EgHub *hub, visitproc visit, void *arg)
+{
+    EgPoller *poller = hub->poller;
+    for (int fd = 0; poller && fd < poller->size; fd++) {
+        if (!poller->fds[fd])
+            continue;
+        Py_VISIT(poller->fds[fd]->reader);
+        Py_VISIT(poller->fds[fd]->writer);
+    }
+    return 0;
+}
+
+/* After the loop has closed the handle. */
+void
+eg_fd_destroy(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    if (!poller)
+        return;
+    hub->poller = NULL;
+    for (int fd = 0; fd < poller->size; fd++) {
+        EgFd *self = poller->fds[fd];
+        if (!self)
+            continue;
+        Py_CLEAR(self->reader);
+        Py_CLEAR(self->writer);
+        PyMem_RawFree(self);
+    }
+    close(poller->epoll);
+    PyMem_RawFree(poller->fds);
+    PyMem_RawFree(poller);
+}
+
+/* In a forked child: the kernel's set is the parent's, too, so it is left as it is. */
+int
+eg_fd_after_fork(EgHub *hub, bool keep)
+{
+    EgPoller *old = hub->poller;
+    if (!old)
+        return 0;
+    hub->poller = NULL; /* what it holds is left behind: the parent's structure, our copy */
+    close(old->epoll);
+    if (!keep)
+        return 0;
+    EgPoller *poller = poller_get(hub);
+    if (!poller)
+        return -1;
+    poller->fds = old->fds;
+    poller->size = old->size;
+    poller->active = old->active;
+    for (int fd = 0; fd < poller->size; fd++) {
+        EgFd *self = poller->fds[fd];
+        if (!self || !self->armed)
+            continue;
+        self->armed = 0;
+        self->happened = 0;
+        self->noted = false;
+        if (self->readers.first || self->writers.first || self->reader || self->writer)
+            if (fd_arm(hub, self, fd_interest(self), false) < 0)
+                return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,97 @@
+/* fork.c: what goes on in a child that fork() made.
+ *
+ * As with threads: only the forking task does.  The parent's other tasks, its timers and its
+ * waits are dropped, without their clean-up code being run; libuv's loop is left as it is
+ * (the kernel's sets behind it are shared with the parent) and a new one is made.  With
+ * keep_tasks everything goes on in both.
+ *
+ * If the fork was made in a task, the code that the main greenlet was in is the parent's
+ * business: the child ends when the forking task and those it spawned have ended.
+ */
+#include "evergreen.h"
+
+#include <unistd.h>
+
+static void
+fork_drop_task(EgTask *task)
+{
+    /* Its greenlet holds the stack of a call that goes on in the parent: it is kept, unended,
+     * by the reference that the task holds, and the task by the one that it took at its start. */
+    task->state = EG_ENDED;
+    task->wait.outcome = EG_TIMED_OUT;
+    task->result = Py_NewRef(Py_None);
+    task->prev = task->next = NULL;
+    task->joiners.first = task->joiners.last = NULL;
+}
+
+static void
+fork_drop_others(EgHub *hub, EgTask *me)
+{
+    EgTask *next;
+    for (EgTask *task = hub->tasks; task; task = next) {
+        next = task->next;
+        if (task != me)
+            fork_drop_task(task);
+    }
+    hub->tasks = NULL;
+    hub->ntasks = 0;
+    if (me && me->role == EG_TASK) {
+        me->prev = me->next = NULL;
+        me->joiners.first = me->joiners.last = NULL;
+        hub->tasks = me;
+        hub->ntasks = 1;
+    }
+    hub->orphan = me != hub->main;
+    hub->ready.first = hub->ready.last = NULL;
+    hub->inbox.first = hub->inbox.last = NULL;
+    hub->runner.first = hub->runner.last = NULL;
+    hub->pins = 0;
+    memset(&hub->timers, 0, sizeof hub->timers); /* left behind, as the tasks are */
+    memset(&hub->trim, 0, sizeof hub->trim);
+    eg_hub_prepare(hub);
+}
+
+static int
+fork_hub(EgHub *hub, bool keep)
+{
+    EgTask *me = eg_hub_task(hub);
+    hub->thread = PyThread_get_thread_ident();
+    hub->sleeping = false;
+    eg_hub_ports_left(hub);
+    if (!keep)
+        fork_drop_others(hub, me);
+    if (eg_hub_open_port(hub) < 0)
+        return -1;
+    if (hub->signals) {
+        eg_signal_close(hub);
+        if (eg_signal_open(hub) < 0)
+            return -1;
+    }
+    return eg_fd_after_fork(hub, keep);
+}
+
+/* after_fork_in_child(keep_tasks) */
+PyObject *
+eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
+{
+    (void)module;
+    eg_state->main_thread = PyThread_get_thread_ident();
+    eg_state->pool_threads = 0;
+    eg_state->hubs = eg_hub_here; /* the other threads, and their hubs, are not here */
+    if (eg_hub_here) {
+        eg_hub_here->next_hub = NULL;
+        if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+void
+eg_fork_leave_child(EgTask *task)
+{
+    PyObject *exc = task->failed ? task->result : Py_None;
+    eg_task_report(task);
+    Py_XDECREF(eg_policy_call("leave_child", &exc, 1));
+    PyErr_WriteUnraisable((PyObject *)task); /* it does not return */
+    _exit(1);
+}

@@ -1,0 +1,498 @@
+/* hub.c: one hub per thread: what can run, when to look at the outside, when to stop.
+ *
+ * eg_hub_next() is called on the stack of whichever greenlet parks.  With entries on the
+ * ring it looks at libuv now and then, without sleeping, so that a busy ring delays no
+ * timer and no socket; with the ring empty it sleeps in libuv with the GIL released.
+ *
+ *      ring --- empty ---> poll: fds, timers, signals, inbox ---> ring
+ *        |
+ *        +--> a parked task, a new one, or a callback: park.c takes it from there
+ *
+ * It never runs Python itself, because the greenlet under it is half parked: what needs
+ * Python (callbacks, a Deadlock report) is a node that the hub's own greenlet runs.
+ */
+#include "evergreen.h"
+
+#define TURNS 64          /* entries run before a busy ring looks at the loop */
+#define SLICE_NS 200000u  /* and nanoseconds */
+#define IDLE_NS 1000000000u
+#define DOUBT_NS 1000000000u
+#define IDLE_KEPT 16      /* workers that an idle hub keeps */
+
+struct EgPort {
+    uv_loop_t uv;
+    uv_async_t bell;  /* rung by other threads; the only handle of ours that is referenced */
+    uv_timer_t clock; /* bounds a poll by the earliest deadline */
+};
+
+_Thread_local EgHub *eg_hub_here;
+
+/* ---- libuv's side: no PyObject touched --------------------------------------- */
+static void
+hub_on_bell(uv_async_t *uv)
+{
+    (void)uv; /* it ended the poll, and that is all it is for: the inbox is read then */
+}
+
+static void
+hub_on_clock(uv_timer_t *uv)
+{
+    (void)uv; /* likewise: the deadlines that passed are looked at after the poll */
+}
+
+static void
+hub_close_handle(uv_handle_t *uv, void *unused)
+{
+    (void)unused;
+    if (!uv_is_closing(uv))
+        uv_close(uv, NULL);
+}
+
+/* ---- the port ------------------------------------------------------------------ */
+uv_loop_t *
+eg_hub_uv(EgHub *hub)
+{
+    return &hub->port->uv;
+}
+
+int
+eg_hub_open_port(EgHub *hub)
+{
+    EgPort *port = PyMem_RawMalloc(sizeof *port);
+    if (!port) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    int status = uv_loop_init(&port->uv);
+    if (status < 0) {
+        PyMem_RawFree(port);
+        eg_error_raise(status);
+        return -1;
+    }
+    hub->port = port;
+    uv_timer_init(&port->uv, &port->clock);
+    uv_unref((uv_handle_t *)&port->clock);
+    status = uv_async_init(&port->uv, &port->bell, hub_on_bell);
+    if (status < 0) {
+        eg_error_raise(status);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+hub_close_port(EgHub *hub)
+{
+    if (!hub->port)
+        return;
+    uv_walk(&hub->port->uv, hub_close_handle, NULL);
+    while (uv_run(&hub->port->uv, UV_RUN_DEFAULT) != 0)
+        ;
+    if (uv_loop_close(&hub->port->uv) == 0)
+        PyMem_RawFree(hub->port);
+    hub->port = NULL;
+}
+
+void
+eg_hub_ports_left(EgHub *hub)
+{
+    /* The kernel's sets behind it are shared with the parent, so nothing may be taken out
+     * of them: the structure is left where it is, and only our copy of the fd is closed. */
+    uv_os_fd_t fd = uv_backend_fd(&hub->port->uv);
+    if (fd >= 0) {
+        uv_fs_t req;
+        uv_fs_close(NULL, &req, fd, NULL);
+        uv_fs_req_cleanup(&req);
+    }
+    hub->port = NULL;
+}
+
+/* ---- pushing ------------------------------------------------------------------- */
+void
+eg_hub_wake(EgHub *hub)
+{
+    if (hub != eg_hub_here && (hub->sleeping || hub->embedded))
+        uv_async_send(&hub->port->bell);
+}
+
+void
+eg_hub_push(EgHub *hub, EgNode *node)
+{
+    if (EG_LIKELY(hub == eg_hub_here)) {
+        eg_ring_push(&hub->ready, node);
+        return;
+    }
+    eg_ring_push(&hub->inbox, node);
+    eg_hub_wake(hub);
+}
+
+/* ---- polling ------------------------------------------------------------------- */
+/* How many ticks a slice lasts, by what the counter did since the hub was made. */
+static void
+hub_calibrate(EgHub *hub, uint64_t now)
+{
+    uint64_t ns = now - hub->now0;
+    if (ns > 1000000)
+        hub->slice_ticks = (uint64_t)((double)(eg_clock_ticks() - hub->ticks0) * SLICE_NS / ns);
+}
+
+uint64_t
+eg_hub_since(EgHub *hub, uint64_t ticks)
+{
+    double ns = ((double)ticks - (double)hub->ticks0) * SLICE_NS / (double)hub->slice_ticks;
+    return hub->now0 + (ns > 0 ? (uint64_t)ns : 0);
+}
+
+static bool
+hub_uv_active(EgHub *hub)
+{
+    uv_handle_t *bell = (uv_handle_t *)&hub->port->bell;
+    uv_unref(bell);
+    int active = uv_loop_alive(&hub->port->uv);
+    uv_ref(bell);
+    return active;
+}
+
+static void
+hub_sleep(EgHub *hub)
+{
+    EgPort *port = hub->port;
+    uint64_t next = eg_timers_next(&hub->timers);
+    if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
+        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
+    if (next != EG_FOREVER) {
+        uv_update_time(&port->uv);
+        uint64_t tick = next / 1000000, now = uv_now(&port->uv);
+        /* It repeats because libuv before 1.45 runs timers before it polls: one that came due
+         * just then would not bound the poll. */
+        uv_timer_start(&port->clock, hub_on_clock, tick > now ? tick - now : 0, 1);
+    }
+    if (hub->trim_wanted && !eg_timer_armed(&hub->trim)) {
+        if (eg_timer_start(&hub->timers, &hub->trim, eg_clock_now() + IDLE_NS) < 0)
+            PyErr_Clear(); /* later, then */
+        hub->trim_wanted = false;
+    }
+    hub->sleeping = true;
+    Py_BEGIN_ALLOW_THREADS
+    uv_run(&port->uv, UV_RUN_ONCE);
+    Py_END_ALLOW_THREADS
+    hub->sleeping = false;
+    uv_timer_stop(&port->clock);
+}
+
+void
+eg_hub_poll(EgHub *hub, bool block)
+{
+    eg_ring_append(&hub->ready, &hub->inbox);
+    if (block && !hub->ready.first)
+        hub_sleep(hub);
+    else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
+        uv_run(&hub->port->uv, UV_RUN_NOWAIT);
+    eg_fd_after_poll(hub);
+    eg_signal_after_poll(hub);
+    eg_ring_append(&hub->ready, &hub->inbox);
+    uint64_t now = eg_clock_now();
+    eg_timers_fire(&hub->timers, now);
+    hub_calibrate(hub, now);
+    hub->polls++;
+    hub->budget = TURNS;
+    hub->slice_end = eg_clock_ticks() + hub->slice_ticks;
+}
+
+/* ---- nothing left to run --------------------------------------------------------- */
+bool
+eg_hub_busy(EgHub *hub)
+{
+    return hub->timers.armed || hub->pins || eg_fd_active(hub) || hub_uv_active(hub);
+}
+
+/* Native threads that are not ours, and could wake somebody. */
+static bool
+hub_threads_live(void)
+{
+    Py_ssize_t n = 0;
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; thread; thread = PyThreadState_Next(thread))
+        n++;
+    return n - 1 > eg_state->pool_threads;
+}
+
+static void
+hub_deadlock(EgNode *node)
+{
+    EgHub *hub = EG_OWNER(node, EgHub, deadlock);
+    EgTask *victim = hub->main;
+    if (victim->state != EG_PARKED) /* it is beneath a greenlet that somebody else made */
+        victim = hub->foreign ? hub->foreign : hub->tasks ? hub->tasks : victim;
+    PyObject *args[] = {(PyObject *)hub};
+    hub->forbidden++;
+    PyObject *exc = eg_policy_call("deadlock", args, 1); /* None: a signal may still come */
+    hub->forbidden--;
+    if (!exc)
+        eg_hub_report(hub, "Exception while reporting a deadlock", NULL);
+    else if (exc != Py_None) {
+        eg_wait_throw(victim, exc);
+        hub->deadlocked = false;
+    }
+    Py_XDECREF(exc);
+}
+
+/* The ring is empty: sleep until something happens, unless nothing ever can. */
+static void
+hub_idle(EgHub *hub)
+{
+    if (!hub->inbox.first && !eg_hub_busy(hub) && !hub->forever) {
+        if (eg_queue_peek(&hub->runner) && hub->ntasks == 0) {
+            eg_queue_wake(&hub->runner, NULL);
+            return;
+        }
+        if (!hub->deadlocked && !hub_threads_live()) {
+            hub->deadlocked = true; /* asked once a sleep: the answer may be no */
+            eg_ring_push(&hub->ready, &hub->deadlock);
+            return;
+        }
+    }
+    hub->deadlocked = false;
+    eg_hub_poll(hub, true);
+}
+
+EgNode *
+eg_hub_next(EgHub *hub)
+{
+    if (--hub->budget <= 0 || eg_clock_ticks() >= hub->slice_end)
+        eg_hub_poll(hub, false);
+    for (;;) {
+        EgNode *node;
+        while ((node = eg_ring_pop(&hub->ready))) {
+            if (node->run)
+                return node;
+            EgTask *task = EG_OWNER(node, EgTask, ready);
+            task->queued = false;
+            if (task->state == EG_PARKED ? task->wait.outcome != EG_PENDING
+                                         : task->state == EG_STARTED)
+                return node;
+            /* else it was resumed by greenlet.throw() meanwhile */
+        }
+        hub_idle(hub);
+    }
+}
+
+/* ---- who runs ---------------------------------------------------------------------- */
+EgTask *
+eg_hub_task(EgHub *hub)
+{
+    PyObject *greenlet = eg_park_current_greenlet();
+    EgTask *task = hub->current;
+    if (EG_LIKELY(task && task->greenlet == greenlet))
+        return task;
+    if (greenlet == hub->greenlet || !greenlet)
+        return NULL;
+    /* A greenlet that somebody else made, or the one beneath such a one that has ended. */
+    while (task && task->role == EG_FOREIGN && task->greenlet != greenlet)
+        task = task->beneath;
+    if (!task || task->greenlet != greenlet)
+        task = hub->main->greenlet == greenlet ? hub->main : hub->tasks;
+    while (task && task->greenlet != greenlet)
+        task = task->next;
+    if (task) {
+        task->state = EG_RUNNING;
+        return hub->current = task;
+    }
+    for (int i = 0; i < hub->nidle; i++)
+        if (hub->idle[i] == greenlet)
+            return NULL;
+    if (!hub->current) /* a worker between two tasks */
+        return NULL;
+    return hub->current = eg_task_for(hub, EG_FOREIGN, greenlet);
+}
+
+EgHub *
+eg_hub_get(void)
+{
+    if (EG_LIKELY(eg_hub_here != NULL))
+        return eg_hub_here;
+    if (PyThread_get_thread_ident() != eg_state->main_thread) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "there is no event loop in the current thread: make one with EventLoop()");
+        return NULL;
+    }
+    return eg_hub_new(eg_state->loop_type);
+}
+
+/* ---- reporting ---------------------------------------------------------------------- */
+void
+eg_hub_to_main(EgHub *hub, PyObject *exc)
+{
+    if (!hub->main->thrown) {
+        eg_wait_throw(hub->main, exc);
+        return;
+    }
+    if ((!hub->for_main && !(hub->for_main = PyList_New(0)))
+        || PyList_Append(hub->for_main, exc) < 0)
+        PyErr_WriteUnraisable(exc);
+}
+
+void
+eg_hub_main_next(EgHub *hub)
+{
+    if (!hub->for_main || PyList_GET_SIZE(hub->for_main) == 0)
+        return;
+    hub->main->thrown = Py_NewRef(PyList_GET_ITEM(hub->for_main, 0));
+    if (PyList_SetSlice(hub->for_main, 0, 1, NULL) < 0)
+        PyErr_WriteUnraisable(hub->for_main);
+}
+
+void
+eg_hub_report(EgHub *hub, const char *what, PyObject *object)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback)
+        PyException_SetTraceback(value, traceback);
+    if (hub && (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)
+                || PyErr_GivenExceptionMatches(type, PyExc_SystemExit))) {
+        eg_hub_to_main(hub, value);
+        goto done;
+    }
+    PyObject *text = PyUnicode_FromString(what);
+    PyObject *args[] = {hub ? (PyObject *)hub : Py_None, text, object ? object : Py_None, value};
+    if (hub)
+        hub->forbidden++;
+    PyObject *result = text ? eg_policy_call("report", args, 4) : NULL;
+    if (hub)
+        hub->forbidden--;
+    if (!result)
+        PyErr_WriteUnraisable(object);
+    Py_XDECREF(result);
+    Py_XDECREF(text);
+done:
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* ---- giving memory back ---------------------------------------------------------------- */
+static void
+hub_trim(EgNode *node)
+{
+    EgHub *hub = EG_OWNER(node, EgHub, trim_node);
+    eg_park_workers_trim(hub, IDLE_KEPT);
+    eg_stack_trim();
+}
+
+static void
+hub_on_trim(EgTimer *timer)
+{
+    EgHub *hub = EG_OWNER(timer, EgHub, trim);
+    eg_ring_push(&hub->ready, &hub->trim_node); /* ends greenlets: for the hub's own */
+}
+
+/* ---- making and ending ------------------------------------------------------------------ */
+void
+eg_hub_prepare(EgHub *hub)
+{
+    hub->budget = TURNS;
+    hub->deadlock.run = hub_deadlock;
+    hub->trim.fire = hub_on_trim;
+    hub->trim.background = true;
+    hub->trim_node.run = hub_trim;
+}
+
+EgHub *
+eg_hub_new(PyTypeObject *type)
+{
+    if (eg_hub_here) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "cannot make more than one event loop per thread: this one has its own");
+        return NULL;
+    }
+    EgHub *hub = (EgHub *)type->tp_alloc(type, 0);
+    if (!hub)
+        return NULL;
+    hub->thread = PyThread_get_thread_ident();
+    hub->now0 = eg_clock_now();
+    hub->ticks0 = eg_clock_ticks();
+    hub->slice_ticks = SLICE_NS; /* a counter of 1 GHz, until it is measured */
+    eg_hub_prepare(hub);
+    hub->main = eg_task_for(hub, EG_MAIN, eg_park_root_greenlet());
+    if (!hub->main || eg_hub_open_port(hub) < 0 || eg_park_hub_create(hub) < 0)
+        goto fail;
+    hub->current = hub->main;
+    if (hub->thread == eg_state->main_thread && eg_signal_open(hub) < 0)
+        goto fail;
+    hub->next_hub = eg_state->hubs;
+    eg_state->hubs = hub;
+    eg_hub_here = hub; /* owns the reference until eg_hub_destroy() */
+    return hub;
+fail:
+    hub_close_port(hub);
+    Py_DECREF(hub);
+    return NULL;
+}
+
+/* End every task: they see TaskExit and may clean up, in a bounded number of turns. */
+static int
+hub_end_tasks(EgHub *hub)
+{
+    for (int turn = 0; turn < 100 && (hub->ntasks || hub->ready.first); turn++) {
+        if (turn % 10 == 0) {
+            PyObject *exc = PyObject_CallNoArgs(eg_state->task_exit);
+            if (!exc)
+                return -1;
+            for (EgTask *task = hub->tasks, *next; task; task = next) {
+                next = task->next;
+                if (task->role == EG_TASK && task->state == EG_STARTED)
+                    eg_task_end_unrun(task, exc);
+                else if (task->role == EG_TASK)
+                    eg_wait_throw(task, exc);
+            }
+            Py_DECREF(exc);
+        }
+        EgTask *me = eg_wait_begin();
+        if (!me || eg_wait_yield(me) < 0)
+            return -1;
+    }
+    if (hub->ntasks)
+        return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                                "%zd tasks would not end with their event loop", hub->ntasks);
+    return 0;
+}
+
+/* Callbacks that will not be called any more: they only give their references back. */
+static void
+hub_drop_callbacks(EgHub *hub)
+{
+    EgNode *node;
+    hub->forbidden++;
+    eg_timers_fire(&hub->timers, EG_FOREVER);
+    eg_ring_append(&hub->ready, &hub->inbox);
+    while ((node = eg_ring_pop(&hub->ready)))
+        if (node->run && node != &hub->trim_node && node != &hub->deadlock)
+            node->run(node);
+    hub->forbidden--;
+}
+
+int
+eg_hub_destroy(EgHub *hub)
+{
+    PyObject *type, *value, *traceback;
+    int status = hub_end_tasks(hub);
+    PyErr_Fetch(&type, &value, &traceback); /* all of it is done all the same */
+    hub->destroyed = true;
+    eg_park_hub_end(hub);
+    hub_drop_callbacks(hub);
+    hub_close_port(hub);
+    eg_signal_close(hub);
+    eg_fd_destroy(hub);
+    eg_timers_clear(&hub->timers);
+    eg_hub_here = NULL;
+    for (EgHub **link = &eg_state->hubs; *link; link = &(*link)->next_hub)
+        if (*link == hub) {
+            *link = hub->next_hub;
+            break;
+        }
+    PyErr_Restore(type, value, traceback);
+    Py_DECREF(hub); /* eg_hub_here's */
+    return status;
+}

@@ -1,0 +1,249 @@
+/* module.c: the extension module evergreen._evergreen_c. */
+#include "evergreen.h"
+
+EgState *eg_state;
+
+/* ---- policy: what is decided in Python (evergreen/_policy.py) -------------------------- */
+PyObject *
+eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t n)
+{
+    if (!eg_state->policy
+        && !(eg_state->policy = PyImport_ImportModule("evergreen._policy")))
+        return NULL;
+    PyObject *function = PyObject_GetAttrString(eg_state->policy, name);
+    PyObject *result = function ? PyObject_Vectorcall(function, args, (size_t)n, NULL) : NULL;
+    Py_XDECREF(function);
+    return result;
+}
+
+/* ---- functions ----------------------------------------------------------------------------- */
+PyDoc_STRVAR(wait_fd_doc,
+"wait_fd($module, fd, events, timeout=None, /)\n"
+"--\n"
+"\n"
+"Wait until the descriptor is readable (events 1), writable (2) or either (3).\n"
+"\n"
+"Return whether it was in timeout seconds. Readiness is told once: read until EAGAIN\n"
+"before waiting again. Raise OSError EBADF if it is closed meanwhile.");
+
+static PyObject *
+module_wait_fd(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *file, *timeout = Py_None;
+    int events;
+    uint64_t deadline;
+    if (!PyArg_ParseTuple(args, "Oi|O:wait_fd", &file, &events, &timeout))
+        return NULL;
+    int fd = PyObject_AsFileDescriptor(file);
+    if (fd < 0 || eg_clock_deadline(timeout, &deadline) < 0)
+        return NULL;
+    if (events < EG_READ || events > (EG_READ | EG_WRITE))
+        return PyErr_Format(PyExc_ValueError, "events must be 1, 2 or 3, not %d", events);
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        return NULL;
+    int status = eg_fd_wait(me, fd, events, deadline, false);
+    return status < 0 ? NULL : PyBool_FromLong(status);
+}
+
+PyDoc_STRVAR(count_pool_thread_doc,
+"count_pool_thread($module, by, /)\n"
+"--\n"
+"\n"
+"Say that a native thread of Evergreen's own began (1) or ended (-1).");
+
+static PyObject *
+module_count_pool_thread(PyObject *module, PyObject *by)
+{
+    (void)module;
+    long n = PyLong_AsLong(by);
+    if (n == -1 && PyErr_Occurred())
+        return NULL;
+    eg_state->pool_threads += n;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+module_unobserved(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromSsize_t(eg_state->unobserved);
+}
+
+PyDoc_STRVAR(report_doc,
+"report($module, task, /)\n"
+"--\n"
+"\n"
+"Give the exception of a task that has ended to the excepthook, unless it was observed.");
+
+static PyObject *
+module_report(PyObject *module, PyObject *task)
+{
+    (void)module;
+    if (!PyObject_TypeCheck(task, eg_state->task_type))
+        return PyErr_Format(PyExc_TypeError, "report() takes a Task, not %R", task);
+    eg_task_report((EgTask *)task);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+module_loop_here(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return Py_NewRef(eg_hub_here ? (PyObject *)eg_hub_here : Py_None);
+}
+
+static PyMethodDef module_methods[] = {
+    {"spawn", EG_METHOD(eg_task_spawn_method), METH_FASTCALL | METH_KEYWORDS, eg_task_spawn_doc},
+    {"sleep", EG_METHOD(eg_task_sleep_method), METH_FASTCALL, eg_task_sleep_doc},
+    {"wait_fd", module_wait_fd, METH_VARARGS, wait_fd_doc},
+    {"after_fork_in_child", eg_fork_after_in_child, METH_O,
+     PyDoc_STR("after_fork_in_child($module, keep_tasks, /)\n--\n\n"
+               "What os.register_at_fork() has the child call.")},
+    {"patch_set", EG_METHOD(eg_patch_set), METH_FASTCALL,
+     PyDoc_STR("patch_set($module, owner, name, on, /)\n--\n\n"
+               "Swap one function in or out; return whether ours stands there now.")},
+    {"patch_list", eg_patch_list, METH_NOARGS,
+     PyDoc_STR("patch_list($module, /)\n--\n\n"
+               "Return [(group, owner, name, applied)] of all replacements.")},
+    {"patch_native", EG_METHOD(eg_patch_native), METH_FASTCALL,
+     PyDoc_STR("patch_native($module, owner, name, /)\n--\n\n"
+               "Return the function itself, which is never swapped; None: there is none.")},
+    {"thread_follow", eg_thread_follow, METH_O,
+     PyDoc_STR("thread_follow($module, on, /)\n--\n\n"
+               "Have thread-local data follow tasks from now on, or not.")},
+    {"note_native_thread", eg_thread_note_native, METH_O,
+     PyDoc_STR("note_native_thread($module, lock, /)\n--\n\n"
+               "Say that C code releases this lock, when a native thread ends.")},
+    {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
+    {"unobserved", module_unobserved, METH_NOARGS,
+     PyDoc_STR("unobserved($module, /)\n--\n\n"
+               "Return how many tasks have failed without anybody knowing yet.")},
+    {"report", module_report, METH_O, report_doc},
+    {"loop_here", module_loop_here, METH_NOARGS,
+     PyDoc_STR("loop_here($module, /)\n--\n\n"
+               "Return this thread's event loop, or None; make none.")},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- setup ------------------------------------------------------------------------------------ */
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot)
+{
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+    if (*slot && PyModule_AddType(module, *slot) < 0)
+        Py_CLEAR(*slot);
+    return *slot;
+}
+
+static PyObject *
+add_exception(PyObject *module, const char *name, const char *doc, PyObject *base, PyObject **slot)
+{
+    const char *dot = strrchr(name, '.');
+    *slot = PyErr_NewExceptionWithDoc(name, doc, base, NULL);
+    if (*slot && PyModule_AddObjectRef(module, dot + 1, *slot) < 0)
+        Py_CLEAR(*slot);
+    return *slot;
+}
+
+static int
+add_run_modes(PyTypeObject *loop_type)
+{
+    static const char *const names[] = {"RUN_DEFAULT", "RUN_FOREVER", "RUN_ONCE", "RUN_NOWAIT"};
+    for (int i = 0; i < 4; i++) {
+        PyObject *mode = PyLong_FromLong(i + 1);
+        int status = mode ? PyObject_SetAttrString((PyObject *)loop_type, names[i], mode) : -1;
+        Py_XDECREF(mode);
+        if (status < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The main thread is Python's business; threading knows it. */
+static int
+find_threading(EgState *state)
+{
+    PyObject *threading = PyImport_ImportModule("threading"), *main = NULL, *ident = NULL;
+    int status = -1;
+    if (!threading || !(main = PyObject_CallMethod(threading, "main_thread", NULL))
+        || !(ident = PyObject_GetAttrString(main, "ident")))
+        goto done;
+    state->main_thread = PyLong_AsUnsignedLong(ident);
+    if (state->main_thread == (unsigned long)-1 && PyErr_Occurred())
+        goto done;
+    state->threading_dict = PyModule_GetDict(threading);
+    Py_INCREF(state->threading_dict);
+    status = 0;
+done:
+    Py_XDECREF(ident);
+    Py_XDECREF(main);
+    Py_XDECREF(threading);
+    return status;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    EgState *state = PyModule_GetState(module);
+    if (eg_state) {
+        PyErr_SetString(PyExc_ImportError, "evergreen._evergreen_c was loaded already");
+        return -1;
+    }
+    if (eg_park_import() < 0 || find_threading(state) < 0)
+        return -1;
+    if (!(state->empty_tuple = PyTuple_New(0))
+        || !(state->str_run = PyUnicode_InternFromString("run"))
+        || !(state->str_task_key = PyUnicode_InternFromString("__evergreen_task__"))
+        || !(state->str_intruder = PyUnicode_FromString(
+                 "a task's greenlet is the event loop's: it cannot be switched to"))
+        || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
+        || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
+        return -1;
+    if (!add_type(module, &eg_loop_spec, NULL, &state->loop_type)
+        || !add_type(module, &eg_task_spec, NULL, &state->task_type)
+        || !add_type(module, &eg_handler_spec, NULL, &state->handler_type)
+        || !add_type(module, &eg_timer_spec, state->handler_type, &state->timer_type)
+        || !add_type(module, &eg_watcher_spec, state->handler_type, &state->watcher_type)
+        || !add_type(module, &eg_event_spec, NULL, &state->event_type)
+        || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
+        || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
+        || add_run_modes(state->loop_type) < 0)
+        return -1;
+    if (!add_exception(module, "evergreen.TaskExit",
+                       "What kill() raises in a task; a task that ends with it stays silent.",
+                       PyExc_BaseException, &state->task_exit)
+        || !add_exception(module, "evergreen.Deadlock",
+                          "Raised in the main greenlet when nothing can ever wake a task.",
+                          PyExc_RuntimeError, &state->deadlock))
+        return -1;
+    eg_stack_setup();
+    eg_state = state;
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "evergreen._evergreen_c",
+    .m_doc = PyDoc_STR("Evergreen's core: event loop, tasks, waits and patches, over libuv."),
+    .m_size = sizeof(EgState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC
+PyInit__evergreen_c(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

@@ -1,0 +1,294 @@
+/* park.c: the switch.
+ *
+ * A greenlet that parks takes the next entry of the ring itself and switches straight to
+ * it; when the ring is empty it runs the libuv poll on its own stack, and if what comes
+ * ready is itself it just returns.  Three kinds of greenlets take part:
+ *
+ *     the thread's first one, and greenlets that others made: they park and resume
+ *     workers: each runs one task after the other, so a spawn costs no greenlet
+ *     the hub's own: it starts workers, from a stack base that is fixed and shallow, and
+ *     it runs callbacks
+ *
+ * hub->handoff says what the greenlet that is switched to has to do, and whoever resumes
+ * finds its own node there.  PyGreenlet_Switch() is called in park_switch() and nowhere
+ * else.
+ */
+#include "evergreen.h"
+
+#define IDLE_MAX 1024
+
+static void **greenlet_api;
+
+int
+eg_park_import(void)
+{
+    greenlet_api = PyCapsule_Import("greenlet._C_API", 0);
+    return greenlet_api ? 0 : -1;
+}
+
+static inline PyGreenlet *
+greenlet_current(void)
+{
+    return ((PyGreenlet * (*)(void)) greenlet_api[PyGreenlet_GetCurrent_NUM])();
+}
+
+PyObject *
+eg_park_current_greenlet(void)
+{
+    PyObject *greenlet = (PyObject *)greenlet_current();
+    Py_XDECREF(greenlet); /* it runs, so it lives */
+    return greenlet;
+}
+
+PyObject *
+eg_park_root_greenlet(void)
+{
+    PyGreenlet *greenlet = greenlet_current(), *parent;
+    while ((parent = ((PyGreenlet * (*)(PyGreenlet *))
+                          greenlet_api[PyGreenlet_GET_PARENT_NUM])(greenlet))) {
+        Py_DECREF(greenlet);
+        greenlet = parent;
+    }
+    Py_DECREF(greenlet); /* it lives as long as the thread */
+    return (PyObject *)greenlet;
+}
+
+static PyObject *
+greenlet_new(PyObject *run, PyObject *parent)
+{
+    return (PyObject *)((PyGreenlet * (*)(PyObject *, PyGreenlet *))
+                            greenlet_api[PyGreenlet_New_NUM])(run, (PyGreenlet *)parent);
+}
+
+/* ---- the one switch -------------------------------------------------------- */
+/* Go to *greenlet* with *node* as its errand. 0 when somebody comes back here in the
+ * scheduler's way; -1 with an exception when thrown at by greenlet.throw(). */
+static int
+park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
+{
+    hub->handoff = node;
+    hub->switches++;
+    PyObject *result = ((PyObject * (*)(PyGreenlet *, PyObject *, PyObject *))
+                            greenlet_api[PyGreenlet_Switch_NUM])((PyGreenlet *)greenlet,
+                                                                 eg_state->empty_tuple, NULL);
+    if (!result)
+        return -1;
+    Py_DECREF(result);
+    return 0;
+}
+
+/* The greenlet that can deal with a node that is not the caller's own. */
+static PyObject *
+park_target(EgHub *hub, EgNode *node)
+{
+    if (!node->run) {
+        EgTask *task = EG_OWNER(node, EgTask, ready);
+        if (task->greenlet)
+            return task->greenlet;
+        if (hub->nidle) /* a new task, and a worker that waits for one */
+            return task->greenlet = hub->idle[--hub->nidle]; /* its reference moves along */
+    }
+    return hub->greenlet;
+}
+
+/* Somebody switched to, or threw into, a parked greenlet behind the scheduler's back. One who
+ * switched is told that this is wrong, where it did so, and the greenlet stays parked. One who
+ * threw goes on when its turn comes. 0: made ready after all; -1: exception. */
+static int
+park_intruded(EgHub *hub, EgTask *me, int status)
+{
+    while (status == 0 && hub->handoff != &me->ready) {
+        EgTask *by = hub->current;
+        PyObject *greenlet = by && by != me ? by->greenlet : hub->greenlet;
+        PyObject *result = ((PyObject * (*)(PyGreenlet *, PyObject *, PyObject *, PyObject *))
+                                greenlet_api[PyGreenlet_Throw_NUM])(
+            (PyGreenlet *)greenlet, PyExc_RuntimeError, eg_state->str_intruder, NULL);
+        status = result ? 0 : -1;
+        Py_XDECREF(result);
+    }
+    EgTask *by = hub->current;
+    if (status < 0 && by && by != me && by->state == EG_RUNNING && by->greenlet) {
+        by->state = EG_PARKED;
+        by->wait.outcome = EG_WOKEN;
+        by->queued = true;
+        eg_hub_push(hub, &by->ready);
+    }
+    return status;
+}
+
+int
+eg_park_switch_away(EgHub *hub, EgTask *me)
+{
+    int status = 0;
+    PyObject *foreign = NULL;
+    me->state = EG_PARKED;
+    if (eg_thread_follows)
+        eg_thread_leave(me);
+    if (EG_UNLIKELY(me->role == EG_FOREIGN))
+        foreign = Py_NewRef((hub->foreign = me)->greenlet);
+    EgNode *node = eg_hub_next(hub);
+    if (node != &me->ready) {
+        status = park_switch(hub, park_target(hub, node), node);
+        if (EG_UNLIKELY(hub->handoff != &me->ready))
+            status = park_intruded(hub, me, status);
+    }
+    if (EG_UNLIKELY(foreign != NULL)) {
+        if (me->unbound)
+            me->greenlet = NULL; /* it has forgotten me: it will be given another task */
+        Py_DECREF(foreign);      /* it runs, so this does not end it */
+    }
+    hub->current = me;
+    me->state = EG_RUNNING;
+    if (eg_thread_follows)
+        eg_thread_enter(me);
+    return status;
+}
+
+/* ---- workers ------------------------------------------------------------------ */
+/* Whether a worker may serve another task without anyone being able to tell: only the
+ * running thread and its owner hold the greenlet, nothing refers to it weakly, and what
+ * the task kept in its __dict__ is gone. */
+static bool
+worker_is_anonymous(PyObject *self)
+{
+    PyGreenlet *greenlet = (PyGreenlet *)self;
+    return Py_REFCNT(self) <= 2 && !greenlet->weakreflist && !greenlet->dict;
+}
+
+static PyObject *
+worker_main(PyObject *unused, PyObject *none)
+{
+    (void)unused;
+    (void)none;
+    EgHub *hub = eg_hub_here;
+    EgNode *node = hub->handoff;
+    eg_stack_install();
+    while (node) {
+        EgTask *task = EG_OWNER(node, EgTask, ready);
+        hub->current = task;
+        if (eg_thread_follows)
+            eg_thread_enter(task);
+        eg_task_run(task);
+        PyObject *self = task->greenlet; /* its reference is now ours */
+        task->greenlet = NULL;
+        hub->current = NULL;
+        hub->forbidden++; /* its finalisers run in no task */
+        Py_DECREF(task);  /* what eg_task_start() took */
+        hub->forbidden--;
+        bool anonymous = worker_is_anonymous(self);
+        node = eg_hub_next(hub);
+        if (anonymous && !node->run && !EG_OWNER(node, EgTask, ready)->greenlet) {
+            EG_OWNER(node, EgTask, ready)->greenlet = self;
+            continue;
+        }
+        if (!anonymous || hub->nidle >= IDLE_MAX || hub->destroyed) {
+            hub->handoff = node;
+            Py_DECREF(self); /* the thread still holds it while it runs */
+            break;           /* into its parent, the hub's greenlet */
+        }
+        hub->idle[hub->nidle++] = self;
+        if (hub->nidle > 64)
+            hub->trim_wanted = true;
+        if (park_switch(hub, park_target(hub, node), node) < 0)
+            break; /* the greenlet is being ended from outside */
+        node = hub->handoff;
+    }
+    eg_stack_remove();
+    PyObject *self = eg_park_current_greenlet();
+    if (!PyObject_GC_IsTracked(self))
+        PyObject_GC_Track(self); /* somebody may keep it */
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- the hub's greenlet --------------------------------------------------------- */
+static PyMethodDef worker_def = {"worker", worker_main, METH_NOARGS, NULL};
+
+static void
+hub_start(EgHub *hub, EgTask *task, EgNode *node)
+{
+    PyObject *run = PyCFunction_New(&worker_def, NULL);
+    PyObject *worker = run ? greenlet_new(run, hub->greenlet) : NULL;
+    Py_XDECREF(run);
+    if (!worker) {
+        eg_task_end_unrun(task, NULL); /* out of memory */
+        return;
+    }
+    PyObject_GC_UnTrack(worker); /* it is alive until worker_main() ends: no cycle is garbage */
+    task->greenlet = worker;     /* moved */
+    hub->started++;
+    if (park_switch(hub, worker, node) < 0)
+        eg_hub_report(hub, "Exception in the event loop", NULL);
+}
+
+static PyObject *
+hub_main(PyObject *unused, PyObject *none)
+{
+    (void)unused;
+    (void)none;
+    EgHub *hub = eg_hub_here;
+    for (;;) {
+        EgNode *node = hub->handoff;
+        hub->current = NULL;
+        while (node && node->run) {
+            node->run(node);
+            node = eg_hub_next(hub);
+        }
+        if (!node) { /* from eg_park_hub_end() */
+            eg_park_workers_trim(hub, 0);
+            break;
+        }
+        EgTask *task = EG_OWNER(node, EgTask, ready);
+        PyObject *greenlet = park_target(hub, node);
+        if (greenlet == hub->greenlet)
+            hub_start(hub, task, node);
+        else if (park_switch(hub, greenlet, node) < 0)
+            eg_hub_report(hub, "Exception in the event loop", NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef hub_def = {"hub", hub_main, METH_NOARGS, NULL};
+
+int
+eg_park_hub_create(EgHub *hub)
+{
+    PyObject *run = PyCFunction_New(&hub_def, NULL);
+    if (!run)
+        return -1;
+    hub->greenlet = greenlet_new(run, hub->main->greenlet);
+    Py_DECREF(run);
+    if (hub->greenlet && !hub->idle)
+        hub->idle = PyMem_New(PyObject *, IDLE_MAX);
+    if (hub->greenlet && !hub->idle) {
+        Py_CLEAR(hub->greenlet);
+        PyErr_NoMemory();
+    }
+    return hub->greenlet ? 0 : -1;
+}
+
+void
+eg_park_workers_trim(EgHub *hub, int keep)
+{
+    while (hub->nidle > keep) {
+        PyObject *worker = hub->idle[--hub->nidle];
+        if (park_switch(hub, worker, NULL) < 0)
+            PyErr_WriteUnraisable(worker);
+        Py_DECREF(worker);
+    }
+}
+
+/* From the main greenlet, with no task left: end the workers, then the hub's greenlet. */
+void
+eg_park_hub_end(EgHub *hub)
+{
+    if (!hub->greenlet)
+        return;
+    if (park_switch(hub, hub->greenlet, NULL) < 0)
+        PyErr_WriteUnraisable(hub->greenlet);
+    hub->current = hub->main;
+    Py_CLEAR(hub->greenlet);
+    PyMem_Free(hub->idle);
+    hub->idle = NULL;
+}

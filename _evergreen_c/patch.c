@@ -1,0 +1,264 @@
+/* patch.c: method tables of the standard library's C modules, swapped in place.
+ *
+ * A builtin function and a method descriptor both point at a PyMethodDef and call its
+ * ml_meth.  Replacing that pointer reaches every reference there is, whatever was imported
+ * first, and leaves types, pickles and subclasses alone; putting it back unpatches.
+ *
+ * The interpreter has fixed the calling convention when it made the function object, so a
+ * replacement must be entered in the original's: EG_PATCH makes a door for each.
+ */
+#include "evergreen.h"
+
+/* ---- conventions --------------------------------------------------------- */
+#define CONVENTION \
+    (METH_VARARGS | METH_KEYWORDS | METH_NOARGS | METH_O | METH_FASTCALL | METH_METHOD)
+
+static PyCFunction
+patch_door(const EgPatch *patch, int flags)
+{
+    switch (flags & CONVENTION) {
+    case METH_NOARGS:
+        return patch->doors[EG_DOOR_NOARGS];
+    case METH_O:
+        return patch->doors[EG_DOOR_O];
+    case METH_VARARGS:
+        return patch->doors[EG_DOOR_TUPLE];
+    case METH_VARARGS | METH_KEYWORDS:
+        return patch->doors[EG_DOOR_DICT];
+    case METH_FASTCALL:
+        return patch->doors[EG_DOOR_FAST];
+    case METH_FASTCALL | METH_KEYWORDS:
+        return EG_METHOD(patch->body);
+    case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
+        return patch->doors[EG_DOOR_METHOD];
+    default:
+        return NULL;
+    }
+}
+
+PyObject *
+eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(args), nkw = kwargs ? PyDict_GET_SIZE(kwargs) : 0;
+    if (nkw == 0)
+        return body(self, &PyTuple_GET_ITEM(args, 0), n, NULL);
+    PyObject *result = NULL, *kwnames = PyTuple_New(nkw), *key, *value;
+    PyObject **flat = PyMem_New(PyObject *, n + nkw);
+    if (!kwnames || !flat) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        flat[i] = PyTuple_GET_ITEM(args, i); /* borrowed from args */
+    Py_ssize_t pos = 0, i = 0;
+    while (PyDict_Next(kwargs, &pos, &key, &value)) {
+        PyTuple_SET_ITEM(kwnames, i, Py_NewRef(key));
+        flat[n + i++] = value; /* borrowed from kwargs */
+    }
+    result = body(self, flat, n, kwnames);
+done:
+    PyMem_Free(flat);
+    Py_XDECREF(kwnames);
+    return result;
+}
+
+static PyObject *
+patch_tuple(PyObject *const *args, Py_ssize_t n)
+{
+    PyObject *tuple = PyTuple_New(n);
+    for (Py_ssize_t i = 0; tuple && i < n; i++)
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    return tuple;
+}
+
+PyObject *
+eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                       PyObject *kwnames)
+{
+    void (*fn)(void) = (void (*)(void))patch->original;
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    int convention = patch->def->ml_flags & CONVENTION;
+    if (nkw && !(convention & METH_KEYWORDS))
+        return PyErr_Format(PyExc_TypeError, "%s() takes no keyword arguments", patch->name);
+    switch (convention) {
+    case METH_NOARGS:
+    case METH_O:
+        if (n != (convention == METH_O))
+            return PyErr_Format(PyExc_TypeError, "%s() takes %s (%zd given)", patch->name,
+                                convention == METH_O ? "exactly one argument" : "no arguments", n);
+        return patch->original(self, n ? args[0] : NULL);
+    case METH_FASTCALL:
+        return ((PyObject * (*)(PyObject *, PyObject *const *, Py_ssize_t)) fn)(self, args, n);
+    case METH_FASTCALL | METH_KEYWORDS:
+        return ((EgPatchBody)fn)(self, args, n, kwnames);
+    case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
+        return ((PyObject * (*)(PyObject *, PyTypeObject *, PyObject *const *, size_t,
+                                PyObject *)) fn)(self, patch->type, args, (size_t)n, kwnames);
+    }
+    PyObject *tuple = patch_tuple(args, n), *dict = NULL, *result = NULL;
+    if (!tuple)
+        goto done;
+    if (convention == METH_VARARGS) {
+        result = patch->original(self, tuple);
+        goto done;
+    }
+    if (nkw && !(dict = PyDict_New()))
+        goto done;
+    for (Py_ssize_t i = 0; i < nkw; i++)
+        if (PyDict_SetItem(dict, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
+            goto done;
+    result = ((PyCFunctionWithKeywords)fn)(self, tuple, dict);
+done:
+    Py_XDECREF(dict);
+    Py_XDECREF(tuple);
+    return result;
+}
+
+/* ---- finding and swapping ------------------------------------------------ */
+static EgPatch *const *const patch_tables[] = {eg_patch_time, eg_patch_socket, eg_patch_select,
+                                               eg_patch_thread, eg_patch_lock, eg_patch_queue, NULL};
+
+/* The object that owner names, a new reference: a module, or a type in one. */
+static PyObject *
+patch_owner(const char *owner)
+{
+    const char *dot = strchr(owner, '.');
+    if (!dot)
+        return PyImport_ImportModule(owner);
+    PyObject *name = PyUnicode_FromStringAndSize(owner, dot - owner);
+    PyObject *module = name ? PyImport_Import(name) : NULL;
+    PyObject *type = module ? PyObject_GetAttrString(module, dot + 1) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(name);
+    return type;
+}
+
+/* Find the method table's entry; 0: this Python has no such function. */
+static int
+patch_find(EgPatch *patch)
+{
+    int found = -1;
+    PyObject *function = NULL, *owner = patch_owner(patch->owner);
+    if (owner)
+        function = PyObject_GetAttrString(owner, patch->name);
+    if (!function) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)
+            || PyErr_ExceptionMatches(PyExc_ImportError)) {
+            PyErr_Clear();
+            found = 0;
+        }
+        goto done;
+    }
+    if (PyCFunction_Check(function))
+        patch->def = ((PyCFunctionObject *)function)->m_ml;
+    else if (Py_IS_TYPE(function, &PyMethodDescr_Type)) {
+        patch->def = ((PyMethodDescrObject *)function)->d_method;
+        patch->type = (PyTypeObject *)Py_NewRef(PyDescr_TYPE(function));
+    } else {
+        found = 0; /* somebody else has put a Python function there */
+        goto done;
+    }
+    patch->original = patch->def->ml_meth;
+    found = 1;
+done:
+    Py_XDECREF(function);
+    Py_XDECREF(owner);
+    return found;
+}
+
+/* The entry of owner.name, found; NULL: this Python has none, or an exception is set. */
+static EgPatch *
+patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t wanted)
+{
+    if (n != wanted) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments (%zd given)", what, wanted, n);
+        return NULL;
+    }
+    const char *owner = PyUnicode_AsUTF8(args[0]);
+    const char *name = owner ? PyUnicode_AsUTF8(args[1]) : NULL;
+    if (!name)
+        return NULL;
+    for (EgPatch *const *const *table = patch_tables; *table; table++) {
+        for (EgPatch *const *entry = *table; *entry; entry++) {
+            EgPatch *patch = *entry;
+            if (strcmp(patch->owner, owner) || strcmp(patch->name, name))
+                continue;
+            return patch->def || patch_find(patch) > 0 ? patch : NULL;
+        }
+    }
+    PyErr_Format(PyExc_LookupError, "no patch for %s.%s", owner, name);
+    return NULL;
+}
+
+int
+eg_patch_apply(EgPatch *patch, bool on)
+{
+    int found = patch->def ? 1 : patch_find(patch);
+    PyCFunction door = found > 0 ? patch_door(patch, patch->def->ml_flags) : NULL;
+    if (!door)
+        return found < 0 ? -1 : 0;
+    patch->def->ml_meth = on ? door : patch->original;
+    patch->applied = on;
+    return 1;
+}
+
+/* patch_set(owner, name, on) -> bool: what stands there afterwards is ours */
+PyObject *
+eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    EgPatch *patch = patch_lookup("patch_set", args, n, 3);
+    int on = PyErr_Occurred() ? -1 : PyObject_IsTrue(args[2]);
+    if (on < 0 || (patch && eg_patch_apply(patch, on) < 0))
+        return NULL;
+    return PyBool_FromLong(patch && patch->applied);
+}
+
+/* patch_native(owner, name) -> a function or method descriptor that is never swapped, or None */
+PyObject *
+eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    EgPatch *patch = patch_lookup("patch_native", args, n, 2);
+    if (!patch) {
+        if (PyErr_Occurred())
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    if (!patch->native) {
+        PyMethodDef *def = PyMem_Malloc(sizeof *def); /* lives as long as the process */
+        if (!def)
+            return PyErr_NoMemory();
+        *def = *patch->def;
+        def->ml_meth = patch->original;
+        if (patch->type)
+            patch->native = PyDescr_NewMethod(patch->type, def);
+        else {
+            PyObject *owner = patch_owner(patch->owner);
+            if (owner)
+                patch->native = PyCFunction_NewEx(def, owner, NULL);
+            Py_XDECREF(owner);
+        }
+    }
+    return Py_XNewRef(patch->native);
+}
+
+/* patch_list() -> [(group, owner, name, applied)] */
+PyObject *
+eg_patch_list(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (EgPatch *const *const *table = patch_tables; list && *table; table++) {
+        for (EgPatch *const *entry = *table; list && *entry; entry++) {
+            EgPatch *patch = *entry;
+            PyObject *row = Py_BuildValue("(sssO)", patch->group, patch->owner, patch->name,
+                                          patch->applied ? Py_True : Py_False);
+            if (!row || PyList_Append(list, row) < 0)
+                Py_CLEAR(list);
+            Py_XDECREF(row);
+        }
+    }
+    return list;
+}

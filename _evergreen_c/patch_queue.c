@@ -1,0 +1,136 @@
+/* patch_queue.c: _queue.SimpleQueue.  What concurrent.futures feeds its workers by.
+ *
+ * get() tries the native one without blocking and, while the queue is empty, waits for put();
+ * put() wakes the longest waiter, which tries again.  Native threads get natively; what they
+ * put wakes a task at once.
+ */
+#include "evergreen.h"
+
+EG_PATCH(queue_get, "_queue.SimpleQueue", "get", "thread");
+EG_PATCH(queue_put, "_queue.SimpleQueue", "put", "thread");
+EG_PATCH(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
+
+static void
+queue_wake(PyObject *self)
+{
+    EgQueue *waiters = eg_waiters_of(self);
+    if (waiters)
+        eg_queue_wake(waiters, NULL);
+}
+
+/* A task was woken for an item, and is killed before it took it. */
+static void
+queue_give_back(EgTask *task)
+{
+    queue_wake(task->wait.object);
+}
+
+static const EgWaitKind queue_kind = {"queue", queue_give_back};
+
+/* ---- getting --------------------------------------------------------------- */
+/* The arguments of get(block=True, timeout=None), borrowed; false: leave errors to the native. */
+static bool
+queue_get_arguments(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **block,
+                    PyObject **timeout)
+{
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    *block = n > 0 ? args[0] : Py_True;
+    *timeout = n > 1 ? args[1] : Py_None;
+    if (n > 2)
+        return false;
+    for (Py_ssize_t i = 0; i < nkw; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        if (n < 1 && PyUnicode_CompareWithASCIIString(name, "block") == 0)
+            *block = args[n + i];
+        else if (n < 2 && PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
+            *timeout = args[n + i];
+        else
+            return false;
+    }
+    return *timeout == Py_None || PyFloat_Check(*timeout) || PyLong_Check(*timeout);
+}
+
+static bool
+queue_is_empty_error(PyObject *self)
+{
+    static PyObject *empty; /* strong: _queue.Empty, for the life of the process */
+    if (!empty) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *module = PyImport_ImportModule("_queue");
+        empty = module ? PyObject_GetAttrString(module, "Empty") : NULL;
+        Py_XDECREF(module);
+        if (!empty)
+            PyErr_WriteUnraisable(self);
+        PyErr_Restore(type, value, traceback);
+    }
+    return empty && PyErr_ExceptionMatches(empty);
+}
+
+static PyObject *
+queue_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *block, *timeout, *no = Py_False;
+    uint64_t deadline;
+    double seconds = 0;
+    if (!eg_hub_cooperates() || !queue_get_arguments(args, n, kwnames, &block, &timeout))
+        return eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
+    int blocks = PyObject_IsTrue(block);
+    if (blocks < 0)
+        return NULL;
+    if (!blocks || (timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0)
+        || seconds < 0)
+        return PyErr_Occurred()
+                   ? NULL
+                   : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
+    if (eg_clock_deadline(timeout, &deadline) < 0)
+        return NULL;
+    for (;;) {
+        PyObject *item = eg_patch_call_original(&queue_get_patch, self, &no, 1, NULL);
+        if (item || !queue_is_empty_error(self))
+            return item;
+        PyObject *type, *value, *traceback; /* Empty: raised if the time is up */
+        PyErr_Fetch(&type, &value, &traceback);
+        EgTask *me = eg_wait_begin();
+        int status = me && eg_waiters_join(me, self) == 0 ? 1 : -1;
+        if (status > 0) {
+            status = eg_wait_park(me, &queue_kind, self, deadline);
+            eg_waiters_leave(self);
+        }
+        if (status == 0) {
+            PyErr_Restore(type, value, traceback);
+            return NULL;
+        }
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        if (status < 0)
+            return NULL;
+    }
+}
+
+/* ---- putting ---------------------------------------------------------------- */
+static PyObject *
+queue_after_put(PyObject *self, PyObject *result)
+{
+    if (result)
+        queue_wake(self);
+    return result;
+}
+
+static PyObject *
+queue_put(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return queue_after_put(self,
+                           eg_patch_call_original(&queue_put_patch, self, args, n, kwnames));
+}
+
+static PyObject *
+queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return queue_after_put(
+        self, eg_patch_call_original(&queue_put_nowait_patch, self, args, n, kwnames));
+}
+
+EgPatch *const eg_patch_queue[] = {&queue_get_patch, &queue_put_patch, &queue_put_nowait_patch,
+                                   NULL};

@@ -1,0 +1,513 @@
+/* patch_thread.c: threads are tasks where a hub runs.
+ *
+ * start_new_thread() and start_joinable_thread() start a task, get_ident() tells tasks apart,
+ * and what threading.local keeps follows the task through every switch: it hangs on
+ * PyThreadState.dict (on 3.13 and later also on threading_local_key), which is swapped.
+ *
+ * The native threads that are there stay native.  Where C code ends a wait for one without
+ * calling anything that could be patched, the wait is made in a pool thread.
+ */
+#include "evergreen.h"
+
+#if PY_VERSION_HEX >= 0x030d0000
+#define HANDLES 1 /* threads have a _ThreadHandle */
+#else
+#define HANDLES 0 /* threads have a lock that C releases when they end */
+#endif
+
+bool eg_thread_follows;
+
+/* ---- thread-local data ----------------------------------------------------------- */
+/* Exchange what the thread state holds for what *kept holds. */
+static void
+thread_swap(EgKept *kept)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    PyObject *dict = thread->dict;
+    thread->dict = kept->dict;
+    kept->dict = dict;
+#if HANDLES
+    PyObject *key = thread->threading_local_key, *sentinel = thread->threading_local_sentinel;
+    thread->threading_local_key = kept->key;
+    thread->threading_local_sentinel = kept->sentinel;
+    kept->key = key;
+    kept->sentinel = sentinel;
+#endif
+}
+
+static void
+thread_forget(EgKept *kept)
+{
+    Py_CLEAR(kept->dict);
+    Py_CLEAR(kept->key);
+    Py_CLEAR(kept->sentinel);
+}
+
+/* Of the tasks, one at a time has its data in the thread state; hub->kept has the hub's own
+ * meanwhile, which is there while no task runs. */
+void
+eg_thread_leave(EgTask *me)
+{
+    if (!me->local_in)
+        return;
+    me->local_in = false;
+    thread_swap(&me->kept);      /* in come the empty places of the task */
+    thread_swap(&me->hub->kept); /* in comes the hub's own */
+}
+
+void
+eg_thread_enter(EgTask *me)
+{
+    if (me->local_in)
+        return;
+    me->local_in = true;
+    thread_swap(&me->hub->kept);
+    thread_swap(&me->kept);
+}
+
+void
+eg_thread_end(EgTask *me)
+{
+    if (me->local_in) {
+        EgKept own = {NULL, NULL, NULL};
+        thread_swap(&own); /* the thread has none while finalisers run in the task */
+        thread_forget(&own);
+        thread_swap(&own); /* and what they have put there */
+        thread_forget(&own);
+        me->local_in = false;
+        thread_swap(&me->hub->kept);
+    }
+    if (me->identified) {
+        PyObject *ident = PyLong_FromUnsignedLong((unsigned long)(uintptr_t)me);
+        PyObject *result = ident ? eg_policy_call("forget_thread", &ident, 1) : NULL;
+        if (!result)
+            PyErr_WriteUnraisable((PyObject *)me);
+        Py_XDECREF(result);
+        Py_XDECREF(ident);
+        me->identified = false;
+    }
+    if (me->tstate_lock) {
+        PyObject *lock = me->tstate_lock; /* ours now */
+        me->tstate_lock = NULL;
+        PyObject *result = PyObject_CallMethod(lock, "release", NULL);
+        if (!result)
+            PyErr_Clear(); /* its Thread has released it: the interpreter is ending */
+        Py_XDECREF(result);
+        Py_DECREF(lock);
+    }
+}
+
+int
+eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg)
+{
+    Py_VISIT(kept->dict);
+    Py_VISIT(kept->key);
+    Py_VISIT(kept->sentinel);
+    return 0;
+}
+
+void
+eg_thread_kept_clear(EgKept *kept)
+{
+    thread_forget(kept);
+}
+
+/* thread_follow(on): patched threads begin or end, in the task that calls this */
+PyObject *
+eg_thread_follow(PyObject *module, PyObject *on)
+{
+    (void)module;
+    int follows = PyObject_IsTrue(on);
+    if (follows < 0)
+        return NULL;
+    if (eg_thread_follows == (bool)follows)
+        Py_RETURN_NONE;
+    EgHub *hub = eg_hub_here;
+    EgTask *me = hub ? eg_hub_task(hub) : NULL;
+    if (PyErr_Occurred())
+        return NULL;
+    eg_thread_follows = follows;
+    if (!hub)
+        Py_RETURN_NONE;
+    if (follows) {
+        /* What the thread has is main's, whoever patches. */
+        hub->main->local_in = true;
+        if (me != hub->main) {
+            eg_thread_leave(hub->main);
+            if (me)
+                eg_thread_enter(me);
+        }
+    } else {
+        if (me && me != hub->main)
+            eg_thread_leave(me);
+        eg_thread_enter(hub->main);
+        hub->main->local_in = false;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- identity ----------------------------------------------------------------------- */
+EG_PATCH(thread_get_ident, "_thread", "get_ident", "thread");
+
+unsigned long
+eg_thread_ident(void)
+{
+    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    if (!me || me->role == EG_MAIN)
+        return PyThread_get_thread_ident();
+    me->identified = true;
+    return (unsigned long)(uintptr_t)me;
+}
+
+static PyObject *
+thread_get_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_hub_cooperates())
+        return eg_patch_call_original(&thread_get_ident_patch, self, args, n, kwnames);
+    unsigned long ident = eg_thread_ident();
+    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLong(ident);
+}
+
+/* ---- starting ------------------------------------------------------------------------ */
+EG_PATCH(thread_start_new_thread, "_thread", "start_new_thread", "thread");
+EG_PATCH(thread_start_new, "_thread", "start_new", "thread");
+
+/* What a task does in a thread's place: body = (function, args, kwargs or None). */
+static PyObject *
+thread_run(PyObject *body, PyObject *unused)
+{
+    (void)unused;
+    PyObject *function = PyTuple_GET_ITEM(body, 0), *kwargs = PyTuple_GET_ITEM(body, 2);
+    PyObject *result =
+        PyObject_Call(function, PyTuple_GET_ITEM(body, 1), kwargs == Py_None ? NULL : kwargs);
+    if (result) {
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    }
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+        || PyErr_ExceptionMatches(eg_state->task_exit))
+        return NULL;
+    if (PyErr_ExceptionMatches(PyExc_SystemExit))
+        PyErr_Clear(); /* a thread ends with it, silently */
+    else
+        PyErr_WriteUnraisable(function);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef thread_run_def = {"thread", thread_run, METH_NOARGS, NULL};
+
+/* A new reference to the task that stands for the thread. */
+static EgTask *
+thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
+{
+    PyObject *body = PyTuple_Pack(3, function, args, kwargs ? kwargs : Py_None);
+    PyObject *run = body ? PyCFunction_New(&thread_run_def, body) : NULL;
+    PyObject *task = run ? eg_task_spawn(eg_hub_here, run, NULL, NULL) : NULL;
+    Py_XDECREF(run);
+    Py_XDECREF(body);
+    return (EgTask *)task;
+}
+
+static PyObject *
+thread_start(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+             PyObject *kwnames)
+{
+    if (!eg_hub_cooperates() || kwnames || n < 2 || n > 3 || !PyCallable_Check(args[0])
+        || !PyTuple_Check(args[1]) || (n == 3 && !PyDict_Check(args[2])))
+        return eg_patch_call_original(patch, self, args, n, kwnames);
+    EgTask *task = thread_spawn(args[0], args[1], n == 3 ? args[2] : NULL);
+    if (!task)
+        return NULL;
+    PyObject *ident = PyLong_FromUnsignedLong((unsigned long)(uintptr_t)task);
+    Py_DECREF(task);
+    return ident;
+}
+
+static PyObject *
+thread_start_new_thread(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return thread_start(&thread_start_new_thread_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+thread_start_new(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return thread_start(&thread_start_new_patch, self, args, n, kwnames);
+}
+
+/* ---- waiting for native threads ----------------------------------------------------------- */
+PyObject *
+eg_thread_offload(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                  PyObject *kwnames)
+{
+    PyObject *owner = PyUnicode_FromString(patch->owner), *result = NULL, *call = NULL;
+    PyObject *name = PyUnicode_FromString(patch->name), *dict = PyDict_New();
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    PyObject *where[] = {owner, name}, *native = NULL;
+    if (owner && name && dict)
+        native = eg_patch_native(NULL, where, 2);
+    if (!native || !(call = PyTuple_New(n + 1)))
+        goto done;
+    PyTuple_SET_ITEM(call, 0, Py_NewRef(self));
+    for (Py_ssize_t i = 0; i < n; i++)
+        PyTuple_SET_ITEM(call, i + 1, Py_NewRef(args[i]));
+    for (Py_ssize_t i = 0; i < nkw; i++)
+        if (PyDict_SetItem(dict, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
+            goto done;
+    PyObject *offload[] = {native, call, dict};
+    result = eg_policy_call("offload", offload, 3);
+done:
+    Py_XDECREF(call);
+    Py_XDECREF(native);
+    Py_XDECREF(dict);
+    Py_XDECREF(name);
+    Py_XDECREF(owner);
+    return result;
+}
+
+#if !HANDLES
+/* ---- 3.11, 3.12: the lock of a thread, which C releases --------------------------------------- */
+EG_PATCH(thread_set_sentinel, "_thread", "_set_sentinel", "thread");
+
+static PyObject *thread_sentinels; /* strong: dict of address to weak reference to a lock */
+
+static PyObject *
+thread_note_sentinel(PyObject *lock)
+{
+    if (!thread_sentinels && !(thread_sentinels = PyDict_New()))
+        return NULL;
+    PyObject *key = PyLong_FromVoidPtr(lock), *ref = key ? PyWeakref_NewRef(lock, NULL) : NULL;
+    int status = ref ? PyDict_SetItem(thread_sentinels, key, ref) : -1;
+    Py_XDECREF(ref);
+    Py_XDECREF(key);
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+bool
+eg_thread_is_sentinel(PyObject *lock)
+{
+    if (!thread_sentinels)
+        return false;
+    PyObject *key = PyLong_FromVoidPtr(lock);
+    PyObject *ref = key ? PyDict_GetItemWithError(thread_sentinels, key) : NULL; /* borrowed */
+    bool is = ref && PyWeakref_GetObject(ref) == lock;
+    if (ref && !is)
+        PyDict_DelItem(thread_sentinels, key);
+    Py_XDECREF(key);
+    PyErr_Clear();
+    return is;
+}
+
+static PyObject *
+thread_set_sentinel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgTask *me = eg_hub_cooperates() ? eg_hub_task(eg_hub_here) : NULL;
+    if (!me || me->role == EG_MAIN) {
+        PyObject *lock =
+            eg_patch_call_original(&thread_set_sentinel_patch, self, args, n, kwnames);
+        PyObject *noted = lock ? thread_note_sentinel(lock) : NULL;
+        if (!noted)
+            Py_CLEAR(lock);
+        Py_XDECREF(noted);
+        return lock;
+    }
+    PyObject *lock = PyObject_CallMethod(self, "allocate_lock", NULL);
+    if (lock)
+        Py_XSETREF(me->tstate_lock, Py_NewRef(lock)); /* released by eg_thread_end() */
+    return lock;
+}
+
+/* note_native_thread(lock): a thread that was there before the patch */
+PyObject *
+eg_thread_note_native(PyObject *module, PyObject *lock)
+{
+    (void)module;
+    return thread_note_sentinel(lock);
+}
+
+EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch, &thread_start_new_patch,
+                                    &thread_get_ident_patch, &thread_set_sentinel_patch, NULL};
+
+#else
+/* ---- 3.13 and later: handles ------------------------------------------------------------------- */
+EG_PATCH(thread_start_joinable, "_thread", "start_joinable_thread", "thread");
+EG_PATCH(thread_handle_join, "_thread._ThreadHandle", "join", "thread");
+EG_PATCH(thread_handle_is_done, "_thread._ThreadHandle", "is_done", "thread");
+EG_PATCH(thread_handle_set_done, "_thread._ThreadHandle", "_set_done", "thread");
+EG_PATCH(thread_shutdown, "_thread", "_shutdown", "thread");
+
+/* A handle has no room for a task: this maps the address of one to its task, and the end of
+ * the handle takes it out. */
+static PyObject *thread_handles; /* strong: dict of address to Task */
+static destructor thread_handle_dealloc_native;
+
+static EgTask *
+thread_of_handle(PyObject *handle)
+{
+    if (!thread_handles)
+        return NULL;
+    PyObject *key = PyLong_FromVoidPtr(handle);
+    PyObject *task = key ? PyDict_GetItemWithError(thread_handles, key) : NULL; /* borrowed */
+    Py_XDECREF(key);
+    return (EgTask *)task;
+}
+
+static void
+thread_handle_dealloc(PyObject *handle)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *key = PyLong_FromVoidPtr(handle);
+    if (key && PyDict_Contains(thread_handles, key) == 1)
+        PyDict_DelItem(thread_handles, key);
+    Py_XDECREF(key);
+    PyErr_Restore(type, value, traceback);
+    thread_handle_dealloc_native(handle);
+}
+
+static int
+thread_bind_handle(PyObject *handle, EgTask *task)
+{
+    PyTypeObject *type = Py_TYPE(handle);
+    if (!thread_handles && !(thread_handles = PyDict_New()))
+        return -1;
+    if (type->tp_dealloc != thread_handle_dealloc) {
+        thread_handle_dealloc_native = type->tp_dealloc;
+        type->tp_dealloc = thread_handle_dealloc;
+    }
+    PyObject *key = PyLong_FromVoidPtr(handle);
+    int status = key ? PyDict_SetItem(thread_handles, key, (PyObject *)task) : -1;
+    Py_XDECREF(key);
+    return status;
+}
+
+/* start_joinable_thread(function, handle=None, daemon=True) */
+static PyObject *
+thread_start_joinable(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *given[3] = {NULL, Py_None, Py_True};
+    static const char *const names[] = {"function", "handle", "daemon"};
+    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    bool usual = eg_hub_cooperates() && n <= 3;
+    for (Py_ssize_t i = 0; usual && i < n; i++)
+        given[i] = args[i];
+    for (Py_ssize_t i = 0; usual && i < nkw; i++) {
+        int k = 0;
+        while (k < 3
+               && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, i), names[k]) != 0)
+            k++;
+        usual = k < 3 && k >= n;
+        if (usual)
+            given[k] = args[n + i];
+    }
+    PyTypeObject *handle_type = thread_handle_join_patch.type;
+    if (!usual || !given[0] || !PyCallable_Check(given[0]) || !handle_type
+        || (given[1] != Py_None && !Py_IS_TYPE(given[1], handle_type)))
+        return eg_patch_call_original(&thread_start_joinable_patch, self, args, n, kwnames);
+    if (given[1] != Py_None && thread_of_handle(given[1])) {
+        PyErr_SetString(PyExc_RuntimeError, "thread already started");
+        return NULL;
+    }
+    int daemon = PyObject_IsTrue(given[2]);
+    if (daemon < 0)
+        return NULL;
+    PyObject *handle = given[1] != Py_None ? Py_NewRef(given[1])
+                                           : PyObject_CallNoArgs((PyObject *)handle_type);
+    EgTask *task = handle ? thread_spawn(given[0], eg_state->empty_tuple, NULL) : NULL;
+    if (!task || thread_bind_handle(handle, task) < 0)
+        Py_CLEAR(handle);
+    else
+        task->keeps_process = !daemon;
+    Py_XDECREF(task);
+    return handle;
+}
+
+static PyObject *
+thread_handle_join(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgTask *task = thread_of_handle(self);
+    if (!task) {
+        if (PyErr_Occurred())
+            return NULL;
+        if (!eg_hub_cooperates())
+            return eg_patch_call_original(&thread_handle_join_patch, self, args, n, kwnames);
+        return eg_thread_offload(&thread_handle_join_patch, self, args, n, kwnames);
+    }
+    PyObject *timeout = n ? args[0] : NULL, *join = NULL;
+    double seconds = -1;
+    if (timeout && timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0)
+        return NULL;
+    if (timeout && timeout != Py_None && seconds >= 0)
+        join = PyObject_CallMethod((PyObject *)task, "join", "d", seconds);
+    else
+        join = PyObject_CallMethod((PyObject *)task, "join", NULL);
+    if (!join)
+        return NULL;
+    Py_DECREF(join);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+thread_handle_is_done(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgTask *task = thread_of_handle(self);
+    if (task)
+        return PyBool_FromLong(task->state == EG_ENDED);
+    if (PyErr_Occurred())
+        return NULL;
+    return eg_patch_call_original(&thread_handle_is_done_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+thread_handle_set_done(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (thread_of_handle(self))
+        Py_RETURN_NONE;
+    if (PyErr_Occurred())
+        return NULL;
+    return eg_patch_call_original(&thread_handle_set_done_patch, self, args, n, kwnames);
+}
+
+/* What the interpreter calls at its end: wait for the threads that are no daemons. */
+static PyObject *
+thread_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgHub *hub = eg_hub_here;
+    EgTask *task = hub ? hub->tasks : NULL;
+    while (task) {
+        if (!task->keeps_process) {
+            task = task->next;
+            continue;
+        }
+        task->keeps_process = false;
+        PyObject *join = PyObject_CallMethod((PyObject *)task, "join", NULL);
+        if (!join)
+            return NULL;
+        Py_DECREF(join);
+        task = hub->tasks; /* others may have come and gone */
+    }
+    return eg_patch_call_original(&thread_shutdown_patch, self, args, n, kwnames);
+}
+
+bool
+eg_thread_is_sentinel(PyObject *lock)
+{
+    (void)lock;
+    return false; /* no lock is released by C */
+}
+
+PyObject *
+eg_thread_note_native(PyObject *module, PyObject *lock)
+{
+    (void)module;
+    (void)lock;
+    Py_RETURN_NONE;
+}
+
+EgPatch *const eg_patch_thread[] = {
+    &thread_start_new_thread_patch, &thread_start_new_patch,      &thread_get_ident_patch,
+    &thread_start_joinable_patch,   &thread_handle_join_patch,    &thread_handle_is_done_patch,
+    &thread_handle_set_done_patch,  &thread_shutdown_patch,       NULL};
+#endif

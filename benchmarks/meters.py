@@ -1,0 +1,103 @@
+"""What a workload is measured with: an adapter puts it around the work, never around the set-up.
+
+Each meter names its columns; the first is the figure that targets and ratios are about.  Lower is always
+better.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from dataclasses import dataclass
+
+__all__ = ["Clock", "Column", "Lateness", "Memory", "Meter"]
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    unit: str
+
+
+class Meter:
+    """The base: columns, and whether a measurement may be repeated in the same process."""
+
+    columns: tuple[Column, ...]
+    repeatable = False
+
+    def result(self, count: int) -> dict[str, float]:
+        """Return a figure for each column, for work that consisted of *count* operations."""
+        raise NotImplementedError
+
+
+class Clock(Meter):
+    """CPU time (user and system, all threads) and wall time of a ``with`` block, in µs per operation.
+
+    The garbage collector runs before the block and stays enabled in it, as it is for users.
+    """
+
+    columns = (Column("cpu", "µs"), Column("wall", "µs"))
+    repeatable = True
+
+    def __init__(self) -> None:
+        self.cpu = 0.0
+        self.wall = 0.0
+
+    def __enter__(self) -> Clock:
+        gc.collect()
+        self.wall -= time.perf_counter()
+        self.cpu -= time.process_time()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.cpu += time.process_time()
+        self.wall += time.perf_counter()
+
+    def result(self, count: int) -> dict[str, float]:
+        return {"cpu": self.cpu / count * 1e6, "wall": self.wall / count * 1e6}
+
+
+class Memory(Meter):
+    """Growth of the resident set over a ``with`` block, in KB (1024 bytes) per operation.  Linux only."""
+
+    columns = (Column("rss", "KB"),)
+
+    def __init__(self) -> None:
+        self.grown = 0
+
+    def __enter__(self) -> Memory:
+        gc.collect()
+        self.grown -= _resident_bytes()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.grown += _resident_bytes()
+
+    def result(self, count: int) -> dict[str, float]:
+        return {"rss": self.grown / count / 1024}
+
+
+class Lateness(Meter):
+    """How late things were seen: the latest, and the 99th percentile, in ms."""
+
+    columns = (Column("max", "ms"), Column("p99", "ms"))
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        """Record that something was seen *seconds* after it was due."""
+        self.seconds.append(seconds)
+
+    def result(self, count: int) -> dict[str, float]:
+        if len(self.seconds) != count:
+            raise RuntimeError(f"{count} delays were to be recorded, not {len(self.seconds)}")
+        ordered = sorted(self.seconds)
+        return {"max": ordered[-1] * 1e3, "p99": ordered[math.ceil(0.99 * count) - 1] * 1e3}
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

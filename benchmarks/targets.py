@@ -1,0 +1,109 @@
+"""What the figures must show.  One line per claim; `run.py` marks each ok or short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from frameworks import OURS
+
+__all__ = ["TARGETS", "AtMost", "Faster", "Growth", "Target"]
+
+# (framework, count) -> the median of the workload's first column; None if it was not measured.
+Median = Callable[[str, int], float | None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A claim about one workload, shown in the row of one framework and count."""
+
+    workload: str
+
+    def row(self, counts: tuple[int, ...]) -> tuple[str, int]:
+        """Return the framework and the count in whose row the claim is shown."""
+        return OURS, counts[-1]
+
+    def figure(self, median: Median, counts: tuple[int, ...]) -> float | None:
+        """Return what the claim is about; None if something it needs was not measured."""
+        raise NotImplementedError
+
+    def met(self, figure: float) -> bool:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Faster(Target):
+    """The peer's median is at least *times* Evergreen's."""
+
+    peer: str
+    times: float
+
+    def row(self, counts):
+        return self.peer, counts[-1]
+
+    def figure(self, median, counts):
+        return _ratio(median(self.peer, counts[-1]), median(OURS, counts[-1]))
+
+    def met(self, figure):
+        return figure >= self.times
+
+    def __str__(self):
+        return f"{self.peer} ≥ {self.times:g} ×"
+
+
+@dataclass(frozen=True)
+class AtMost(Target):
+    """Evergreen's median is at most *limit*."""
+
+    limit: float
+    unit: str
+
+    def figure(self, median, counts):
+        return median(OURS, counts[-1])
+
+    def met(self, figure):
+        return figure <= self.limit
+
+    def __str__(self):
+        return f"≤ {self.limit:g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Growth(Target):
+    """Evergreen's cost per operation at the largest count is at most *times* that at the smallest."""
+
+    times: float
+
+    def figure(self, median, counts):
+        return _ratio(median(OURS, counts[-1]), median(OURS, counts[0]))
+
+    def met(self, figure):
+        return figure <= self.times
+
+    def __str__(self):
+        return f"≤ {self.times:g} × the smallest"
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+TARGETS: tuple[Target, ...] = (
+    Faster("spawn_join", "gevent", 20),
+    Faster("spawn_join", "uvloop", 4),
+    Faster("spawn_yield_join", "gevent", 4),
+    Faster("yield2", "gevent", 5),
+    Faster("yield2", "uvloop", 2),
+    Faster("yield1000", "gevent", 5),
+    Faster("yield1000", "uvloop", 2),
+    Faster("sleepers", "gevent", 3),
+    Faster("kill", "gevent", 2),
+    Faster("call_soon", "gevent", 3),
+    AtMost("memory", 3.6, "KB"),
+    Growth("growth", 1.3),
+    AtMost("latency_timer", 2, "ms"),
+    AtMost("latency_socket", 2, "ms"),
+)

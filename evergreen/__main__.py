@@ -1,0 +1,87 @@
+"""The command line: ``evergreen run`` starts any Python program with its blocking calls patched."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import runpy
+import sys
+from types import ModuleType
+
+import evergreen
+from evergreen import patcher
+
+_DESCRIPTION = "Run Python programs whose blocking calls cooperate: threads become tasks."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="evergreen", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"evergreen {evergreen.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="patch the standard library, then run a script or a module",
+        usage="evergreen run [-m MODULE | SCRIPT] [ARG ...]",
+    )
+    run.add_argument("-m", dest="module", metavar="MODULE", help="run a module, as python -m does")
+    run.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARG", help="what the program sees")
+    return parser
+
+
+def run_script(path: str, args: list[str]) -> None:
+    """Run a Python file (or a directory or zip file with a __main__.py) as ``python path`` would."""
+    sys.argv[:] = [path, *args]
+    if not os.path.isfile(path) or _is_archive(path):
+        sys.path.pop(0)  # ours; run_path() puts the archive there
+        runpy.run_path(path, run_name="__main__")
+        return
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec")
+    module = ModuleType("__main__")
+    module.__file__ = path
+    module.__builtins__ = __builtins__  # type: ignore[attr-defined]
+    sys.modules["__main__"] = module
+    exec(code, module.__dict__)
+
+
+def _is_archive(path: str) -> bool:
+    import zipfile
+
+    return zipfile.is_zipfile(path)
+
+
+def run_module(name: str, args: list[str]) -> None:
+    """Run a module as ``python -m name`` would."""
+    sys.argv[:] = [name, *args]
+    sys.path[0] = os.getcwd()
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """What the ``evergreen`` command does; exits with 2 for a program that is not there."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.module is None and not options.rest:
+        parser.error("run needs a SCRIPT, or -m MODULE")
+    if options.module is None and not os.path.exists(options.rest[0]):
+        parser.error(f"no such script: {options.rest[0]}")
+    if options.module is not None:
+        sys.path.insert(0, os.getcwd())
+        try:
+            found = importlib.util.find_spec(options.module)
+        except (ImportError, ValueError):
+            found = None
+        sys.path.pop(0)
+        if found is None:
+            parser.error(f"no module named {options.module}")
+    patcher.patch()
+    if options.module is not None:
+        run_module(options.module, options.rest)
+    else:
+        run_script(options.rest[0], options.rest[1:])
+
+
+if __name__ == "__main__":
+    main()

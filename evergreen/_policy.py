@@ -1,0 +1,272 @@
+"""What the C core leaves to Python: reports, signals, native threads.
+
+The core calls these functions by name (``eg_policy_call`` in ``_evergreen_c/module.c``); nothing
+here is public.  None of it runs on a hot path.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn
+
+from evergreen import _evergreen_c as core
+from evergreen import _threads
+
+# ---- exceptions nobody observes ------------------------------------------------------------
+
+
+class ExceptHookArgs(NamedTuple):
+    """What an `EventLoop.excepthook` is called with; the fields of `sys.unraisablehook`'s argument."""
+
+    exc_type: type[BaseException]
+    exc_value: BaseException
+    exc_traceback: Any
+    err_msg: str
+    object: Any
+
+
+def report(loop: core.EventLoop | None, what: str, source: object, exc: BaseException) -> None:
+    """Give an exception to the loop's excepthook, or print it."""
+    args = ExceptHookArgs(type(exc), exc, exc.__traceback__, what, source)
+    hook = loop.excepthook if loop is not None else None
+    try:
+        (hook or print_exception)(args)
+    except BaseException:
+        if hook is not None:
+            print_exception(args)  # a broken hook loses nothing
+        raise
+
+
+def print_exception(args: ExceptHookArgs) -> None:
+    """The default excepthook: the traceback, headed by whose it is, on ``sys.stderr``."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    source = args.object
+    whose = repr(source.name) if isinstance(source, core.Task) else repr(source) if source else ""
+    stream.write(f"{args.err_msg} {whose}".rstrip() + ":\n")
+    traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback, file=stream)
+    stream.flush()
+
+
+@atexit.register
+def _report_the_rest() -> None:
+    """Tasks that failed and are still referred to: nobody will ever ask."""
+    if core.unobserved():
+        for candidate in gc.get_objects():
+            if isinstance(candidate, core.Task):
+                core.report(candidate)
+
+
+# ---- deadlock --------------------------------------------------------------------------------
+
+
+def describe(task: core.Task) -> str:
+    """One paragraph: the task, what it waits for and since when, and where in the code."""
+    lines = [repr(task)]
+    if task.waiting is not None:
+        kind, source, _, since = task.waiting
+        seconds = max(0.0, (task.loop.time() if task.loop else since) - since)
+        of = "" if source is None else f" {source!r}"
+        lines[0] += f" waits for {kind}{of} since {seconds:.3f} s"
+    frame = getattr(task.greenlet, "gr_frame", None)
+    if frame is not None:
+        lines += [line.rstrip() for line in traceback.format_stack(frame, limit=10)]
+    return "\n".join(lines)
+
+
+def _a_signal_may_come() -> bool:
+    """Whether the program handles a signal in Python, other than by KeyboardInterrupt."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return False
+    for signum in signal.valid_signals():
+        handler = signal.getsignal(signum)
+        if callable(handler) and handler is not signal.default_int_handler:
+            return True
+    return False
+
+
+def deadlock(loop: core.EventLoop) -> BaseException | None:
+    """The exception that says who waits for what, or None if a signal handler may still wake them."""
+    if _a_signal_may_come():
+        return None
+    tasks = [loop.main_task, *loop.tasks()]
+    shown = "\n".join(describe(task) for task in tasks[:50])
+    more = f"\n... and {len(tasks) - 50} more" if len(tasks) > 50 else ""
+    exc = core.Deadlock(f"nothing can ever wake the {len(tasks)} tasks that are left:\n{shown}{more}")
+    exc.tasks = tasks
+    if loop._orphan:  # a forked child has no main greenlet of its own to tell
+        print_exception(ExceptHookArgs(type(exc), exc, None, "Deadlock in a forked child", None))
+        leave_child(exc)
+    return exc
+
+
+def leave_child(exc: BaseException | None) -> NoReturn:
+    """End a forked child whose last task has ended, as a thread's would: nothing of the parent runs.
+
+    The exit code is what it would be if *exc* had reached the top of a program.
+    """
+    code = 0 if exc is None or isinstance(exc, core.TaskExit) else 1
+    if isinstance(exc, SystemExit):
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        if isinstance(exc.code, str) and sys.stderr is not None:
+            sys.stderr.write(exc.code + "\n")
+    elif isinstance(exc, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed, or never there: there is nobody left to tell
+    os._exit(code & 0xFF)
+
+
+# ---- signals -----------------------------------------------------------------------------------
+
+_signal_handlers: dict[int, tuple[Any, list[core.Handler]]] = {}
+
+
+class SignalHandler:
+    """What `EventLoop.add_signal_handler` returns: a callback that cancel() takes out."""
+
+    def __init__(self, signum: int, handler: core.Handler) -> None:
+        self._signum = signum
+        self._handler = handler
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether cancel() was called."""
+        return self._handler.cancelled
+
+    def cancel(self) -> None:
+        """Have the callback not be called any more. Harmless twice."""
+        self._handler.cancel()
+        _, handlers = _signal_handlers.get(self._signum, (None, []))
+        if self._handler in handlers:
+            handlers.remove(self._handler)
+            if not handlers:
+                _restore(self._signum)
+
+    def __repr__(self) -> str:
+        return f"<SignalHandler {signal.Signals(self._signum).name} {self._handler!r}>"
+
+
+def _on_signal(signum: int, frame: FrameType | None) -> None:
+    for handler in _signal_handlers[signum][1]:
+        handler.schedule()
+
+
+def _restore(signum: int) -> None:
+    before, _ = _signal_handlers.pop(signum)
+    if signal.getsignal(signum) is _on_signal:
+        signal.signal(signum, before if before is not None else signal.SIG_DFL)
+
+
+def _check_signum(signum: object) -> int:
+    if not isinstance(signum, int):
+        raise TypeError(f"sig must be an int, not {signum!r}")
+    if not 1 <= signum < signal.NSIG:
+        raise ValueError(f"sig {signum} out of range(1, {signal.NSIG})")
+    return int(signum)
+
+
+def add_signal_handler(loop: core.EventLoop, sig: object, handler: core.Handler) -> SignalHandler:
+    """One more callback for a signal, beside those that it has."""
+    signum = _check_signum(sig)
+    if signum not in _signal_handlers:
+        try:
+            before = signal.signal(signum, _on_signal)
+        except (OSError, ValueError) as exc:
+            raise RuntimeError(f"signal {signum} cannot be handled here: {exc}") from None
+        _signal_handlers[signum] = (before, [])
+    _signal_handlers[signum][1].append(handler)
+    return SignalHandler(signum, handler)
+
+
+def remove_signal_handler(loop: core.EventLoop, sig: object) -> bool:
+    """Take out all callbacks of a signal, and put the handler of before back."""
+    signum = _check_signum(sig)
+    if signum not in _signal_handlers:
+        return False
+    for handler in _signal_handlers[signum][1]:
+        handler.cancel()
+    _restore(signum)
+    return True
+
+
+def before_destroy(loop: core.EventLoop) -> None:
+    """Signals are the main thread's: its loop takes its handlers along."""
+    if threading.get_ident() == threading.main_thread().ident:
+        for signum in list(_signal_handlers):
+            remove_signal_handler(loop, signum)
+
+
+# ---- native threads -----------------------------------------------------------------------------
+
+
+def offload(fn: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    """Run a blocking call in a native thread while the task waits; return what it returns."""
+    return _threads.user.run(fn, args, kwargs or {})
+
+
+def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
+    """The same for the resolver, in a lane of its own: slow names delay nothing else."""
+    return _threads.dns.run(fn, args, kwargs or {})
+
+
+def forget_thread(ident: int) -> None:
+    """Drop the stand-in that `threading` made for a task that asked which thread it is."""
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    if isinstance(thread, threading._DummyThread):  # type: ignore[attr-defined]
+        threading._active.pop(ident, None)  # type: ignore[attr-defined]
+
+
+# ---- what 0.2 kept on the loop --------------------------------------------------------------------
+
+
+class HubTask:
+    """The loop seen as a task: `EventLoop.task` of 0.2."""
+
+    def __init__(self, loop: core.EventLoop) -> None:
+        self._loop = loop
+
+    def is_alive(self) -> bool:
+        """Whether the loop can still run something: False after run() ended, or destroy()."""
+        return self._loop._alive
+
+
+hub_task = HubTask
+
+
+class ThreadPool:
+    """Native threads for calls that block: `EventLoop._threadpool` of 0.2."""
+
+    def __init__(self, loop: core.EventLoop) -> None:
+        self._loop = loop
+
+    def spawn(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> _threads.Call:
+        """Have fn(*args, **kwargs) run in a native thread; its get() waits for the result."""
+        return _threads.user.submit(fn, args, kwargs)
+
+
+threadpool = ThreadPool
+
+# ---- fork ------------------------------------------------------------------------------------------
+
+keep_tasks = False  # set by evergreen.fork() around the fork it makes
+
+
+def _after_fork_in_child() -> None:
+    _threads.after_fork_in_child()
+    core.after_fork_in_child(keep_tasks)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,138 @@
+"""Native threads for calls that block, in lanes.
+
+A lane is a bounded set of native threads with a queue of calls; it starts threads as they are
+needed and lets them end when idle.  Work of one kind cannot starve another: the resolver has a
+lane of its own.  The threads are native whatever is patched, because everything here is taken from
+the unpatched functions.
+"""
+
+from __future__ import annotations
+
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evergreen import _evergreen_c as core
+
+IDLE_SECONDS = 10.0  # how long a thread waits for more work before it ends
+
+
+class Call:
+    """A call in a native thread, and its outcome."""
+
+    __slots__ = ("_args", "_done", "_exc", "_fn", "_kwargs", "_loop", "_result", "_started")
+
+    def __init__(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._fn: Callable[..., Any] | None = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._result: Any = None
+        self._exc: BaseException | None = None
+        self._started = False
+        self._done = core.Event()
+        self._loop = core.loop_here()
+        if self._loop is not None:
+            self._loop._pin(1)
+
+    def _finish(self) -> None:
+        self._fn, self._args, self._kwargs = None, (), {}
+        self._done.set()
+        if self._loop is not None:
+            self._loop._pin(-1)
+            self._loop = None
+
+    def run(self) -> None:
+        """Make the call, in the thread that this is run in, unless it was cancelled."""
+        if self._fn is None:
+            return
+        self._started = True
+        try:
+            self._result = self._fn(*self._args, **self._kwargs)
+        except BaseException as exc:  # whoever waits gets it, whatever it is
+            self._exc = exc
+        self._finish()
+
+    def cancel(self) -> bool:
+        """Have the call not be made; False if it was begun."""
+        if self._started or self._fn is None:
+            return False
+        self._exc = core.TaskExit("the call was cancelled")
+        self._finish()
+        return True
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the call; return its result or raise its exception; TimeoutError: not in time."""
+        if not self._done.wait(timeout):
+            raise TimeoutError("the call has not ended in time")
+        if self._exc is not None:
+            try:
+                raise self._exc
+            finally:
+                self = None  # type: ignore[assignment]  # no cycle through the traceback
+        return self._result
+
+
+class Lane:
+    """Up to *limit* native threads that work through one queue of calls."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.reset()
+
+    def reset(self) -> None:
+        """Start afresh: the threads of a parent process are not here."""
+        self._calls: SimpleQueue[Call] = SimpleQueue()
+        self._threads = 0
+        self._waiting = 0  # threads idle, less the calls that are queued for them
+
+    def submit(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """Queue a call; start a thread for it if all are busy and there may be more."""
+        call = Call(fn, args, kwargs)
+        self._waiting -= 1
+        self._calls.put(call)
+        if self._waiting < 0 and self._threads < self.limit:
+            self._threads += 1
+            self._waiting += 1
+            start_native_thread(self._work, ())
+        return call
+
+    def run(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Make the call in a native thread and wait; killed before it began, it is not made."""
+        call = self.submit(fn, args, kwargs)
+        try:
+            return call.get()
+        except BaseException:
+            call.cancel()
+            raise
+
+    def _work(self) -> None:
+        core.count_pool_thread(1)
+        calls = self._calls
+        try:
+            while True:
+                try:
+                    call = calls.get(timeout=IDLE_SECONDS)
+                except Empty:
+                    if not calls.empty():
+                        continue
+                    break
+                call.run()
+                del call
+                self._waiting += 1
+        finally:
+            self._threads -= 1
+            self._waiting -= 1
+            core.count_pool_thread(-1)
+
+
+start_native_thread = core.patch_native("_thread", "start_new_thread")
+
+dns = Lane("dns", 16)
+user = Lane("user", 32)
+
+
+def after_fork_in_child() -> None:
+    """The parent's threads and calls are not the child's."""
+    for lane in (dns, user):
+        lane.reset()

@@ -1,0 +1,153 @@
+"""Patching: make the standard library's blocking calls cooperate, in place.
+
+Call `patch` anywhere, at any time, before or after imports: it swaps the C functions inside the
+method tables of the functions and types that are there (``_evergreen_c/patch.c``), so every
+reference is covered, types stay what they are, and `unpatch` puts everything back.  Threads without
+an event loop keep the native behaviour.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from evergreen import _evergreen_c as core
+
+__all__ = ["import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
+
+# What the name of a module is patched by.
+_GROUPS = {
+    "time": "time",
+    "socket": "socket",
+    "_socket": "socket",
+    "select": "select",
+    "_thread": "thread",
+    "thread": "thread",
+    "threading": "thread",
+}
+
+
+def _choose(on: dict[str, bool]) -> set[str]:
+    groups = {group for group, _, _, _ in core.patch_list()}
+    everything = on.pop("all", None)
+    for name in on:
+        if name not in groups:
+            raise TypeError(f"patch() got an unexpected keyword argument {name!r}")
+    default = everything if everything is not None else True not in on.values()
+    return {group for group in groups if on.get(group, default)}
+
+
+def patch(**modules: bool) -> None:
+    """Make blocking calls cooperate: ``patch()`` all, ``patch(socket=True)`` only some of them,
+    ``patch(thread=False)`` all but some.
+
+    The names are ``time``, ``socket`` (with the resolver), ``select`` and ``thread`` (locks, threads
+    and thread-local data); any other is a TypeError.  Patching twice is harmless.
+    """
+    _apply(_choose(modules), True)
+
+
+def unpatch(**modules: bool) -> None:
+    """Put the native functions back: all of them, or those that are named as in `patch`."""
+    _apply(_choose(modules), False)
+
+
+def _apply(groups: set[str], on: bool) -> None:
+    if on and "thread" in groups:
+        for thread in threading.enumerate():  # on 3.12 and before, C code releases this lock
+            if getattr(thread, "_tstate_lock", None) is not None:
+                core.note_native_thread(thread._tstate_lock)  # type: ignore[attr-defined]
+    for group, owner, name, applied in core.patch_list():
+        if group in groups and applied != on:
+            core.patch_set(owner, name, on)
+    _follow()
+
+
+def _follow() -> None:
+    core.thread_follow(is_patched("_thread"))
+
+
+@contextmanager
+def patched(**modules: bool) -> Iterator[None]:
+    """Patch for the length of a ``with`` block; what was patched before stays patched."""
+    before = {(owner, name) for _, owner, name, applied in core.patch_list() if applied}
+    patch(**modules)
+    try:
+        yield
+    finally:
+        for _, owner, name, applied in core.patch_list():
+            if applied and (owner, name) not in before:
+                core.patch_set(owner, name, False)
+        _follow()
+
+
+def is_patched(module: str | ModuleType) -> bool:
+    """Return whether the calls of this module (or of the one with this name) cooperate now."""
+    name = module.__name__ if isinstance(module, ModuleType) else module
+    group = _GROUPS.get(name)
+    return any(applied for of, _, _, applied in core.patch_list() if of == group)
+
+
+def import_patched(name: str) -> ModuleType:
+    """Patch everything, then import a module: patching in place leaves nothing for less."""
+    patch()
+    return importlib.import_module(name)
+
+
+_originals: dict[str, ModuleType] = {}
+
+# Which C modules stand under a Python module of the standard library.
+_STANDS_ON = {"socket": ("_socket", "select"), "threading": ("_thread", "time"), "selectors": ("select",)}
+
+
+def original(name: str) -> ModuleType:
+    """Return a module like the one of this name whose calls block natively, whatever is patched."""
+    if name not in _originals:
+        native = {owner for _, owner, _, _ in core.patch_list()}
+        if name in {owner.partition(".")[0] for owner in native}:
+            _originals[name] = _native_c_module(name)
+        else:
+            _originals[name] = _native_python_module(name)
+    return _originals[name]
+
+
+def _native_c_module(name: str) -> ModuleType:
+    """A copy of a C module with every replaceable function, and method, as it came."""
+    real = importlib.import_module(name)
+    copy = ModuleType(name, real.__doc__)
+    copy.__dict__.update(real.__dict__)
+    types: dict[str, dict[str, Any]] = {}
+    for _, owner, function, _ in core.patch_list():
+        module, _, attribute = owner.partition(".")
+        native = core.patch_native(owner, function) if module == name else None
+        if native is None:
+            continue
+        if attribute:
+            types.setdefault(attribute, {})[function] = native
+        else:
+            setattr(copy, function, native)
+    for attribute, methods in types.items():
+        base = getattr(real, attribute, None)
+        if isinstance(base, type) and base.__flags__ & (1 << 10):  # Py_TPFLAGS_BASETYPE
+            setattr(copy, attribute, type(base.__name__, (base,), {**methods, "__module__": name}))
+    return copy
+
+
+def _native_python_module(name: str) -> ModuleType:
+    """A second copy of a Python module, made with native C modules beneath it."""
+    beneath = {below: original(below) for below in _STANDS_ON.get(name, ())}
+    saved = {key: sys.modules.pop(key, None) for key in (*beneath, name)}
+    try:
+        sys.modules.update(beneath)
+        return importlib.import_module(name)
+    finally:
+        for key, module in saved.items():
+            if module is None:
+                sys.modules.pop(key, None)
+            else:
+                sys.modules[key] = module

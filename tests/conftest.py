@@ -1,0 +1,33 @@
+"""Fixtures: an event loop that must be empty when its test ends."""
+
+import gc
+
+import pytest
+from helpers import settle
+
+import evergreen
+from evergreen import _evergreen_c as core
+
+
+@pytest.fixture
+def hub():
+    """The main thread's event loop; afterwards nothing may be left in it, nor reported by it."""
+    if core.loop_here() is not None:  # a test without this fixture made one
+        core.loop_here().destroy()
+    loop = evergreen.EventLoop()
+    reported = []
+    loop.excepthook = reported.append
+    yield loop
+    if loop.destroyed:
+        assert not reported
+        return
+    try:
+        settle()
+        gc.collect()  # reports tasks that failed without anybody knowing
+        assert not reported
+        stats = loop.stats()
+        left = {name: stats[name] for name in ("tasks", "timers", "descriptors", "pins", "ready")}
+        assert not any(left.values()), f"left in the loop: {left} {loop.tasks()}"
+    finally:
+        loop.excepthook = None
+        loop.destroy()
