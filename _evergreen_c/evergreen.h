@@ -444,7 +444,7 @@ typedef PyObject *(*EgPatchBody)(PyObject *self, PyObject *const *args, Py_ssize
                                  PyObject *kwnames);
 
 typedef struct {
-    const char *owner; /* "time", or "_socket.socket" for a method of a type */
+    const char *owner; /* "time", or a type: "_socket.socket", "select.poll()": of what it gives */
     const char *name;  /* "sleep" */
     const char *group; /* the keyword of patcher.patch() that turns it on: "time" */
     EgPatchBody body;
@@ -499,6 +499,7 @@ PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, P
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
                                  Py_ssize_t n, PyObject *kwnames);
+extern unsigned eg_patch_generation; /* counts what was unpatched */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);

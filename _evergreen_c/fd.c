@@ -23,6 +23,7 @@ typedef struct {
     int fd;
     uint32_t armed;    /* what the kernel's set has: 0 for nothing */
     uint32_t happened; /* noted by fd_on_events() */
+    unsigned generation; /* eg_patch_generation when it was armed */
     bool noted;        /* node is on the ring */
     EgQueue readers, writers;
     PyObject *reader, *writer; /* strong, NULL: none; Handlers */
@@ -154,6 +155,8 @@ fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
 {
     struct epoll_event event = {.events = interest, .data.ptr = self};
     int epoll = hub->poller->epoll;
+    check |= self->generation != eg_patch_generation; /* closes may have gone untold */
+    self->generation = eg_patch_generation;
     if (self->armed == interest && !check)
         return 0;
     if (!self->armed || check) {

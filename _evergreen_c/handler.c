@@ -25,6 +25,7 @@ typedef struct {
     bool cancelled;
     bool queued;  /* on the ring or the inbox */
     bool lasting; /* may be scheduled more than once */
+    bool running; /* its callback is being called, and needs its arguments */
     PyObject *inside[1 + INLINE_ARGS]; /* [0] is scratch for the callee: vectorcall's offset */
 } EgHandler;
 
@@ -58,15 +59,17 @@ handler_run(EgNode *node)
     EgHandler *self = EG_OWNER(node, EgHandler, node);
     self->queued = false;
     if (EG_LIKELY(!self->cancelled && !self->hub->destroyed)) {
+        self->running = true;
         PyObject *result = PyObject_Vectorcall(self->callback, self->args,
                                                (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
                                                self->kwnames);
+        self->running = false;
         if (EG_LIKELY(result != NULL))
             Py_DECREF(result);
         else
             eg_hub_report(self->hub, "Exception in callback", (PyObject *)self);
     }
-    if (!self->lasting)
+    if (!self->lasting || self->cancelled)
         handler_drop(self);
     Py_DECREF(self); /* what eg_handler_schedule() took */
 }
@@ -75,7 +78,7 @@ void
 eg_handler_schedule(PyObject *op)
 {
     EgHandler *self = (EgHandler *)op;
-    if (self->queued || !self->callback)
+    if (self->queued || self->cancelled || !self->callback)
         return;
     self->queued = true;
     Py_INCREF(self); /* given back by handler_run() */
@@ -99,7 +102,7 @@ handler_alloc(PyTypeObject *type)
         self = handler_spare[--handler_spares];
         _Py_NewReference((PyObject *)self);
         Py_INCREF(type); /* given back by handler_dealloc() */
-        self->cancelled = self->queued = self->lasting = false;
+        self->cancelled = self->queued = self->lasting = self->running = false;
         return self;
     }
     return (EgHandler *)type->tp_alloc(type, 0);
@@ -199,7 +202,8 @@ eg_handler_cancel(PyObject *op)
             Py_DECREF(self); /* the armed timer's; the caller holds one, too */
         }
     }
-    handler_drop(self);
+    if (!self->running) /* else handler_run() does */
+        handler_drop(self);
 }
 
 PyDoc_STRVAR(handler_cancel_doc,

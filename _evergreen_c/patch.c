@@ -118,7 +118,9 @@ done:
 static EgPatch *const *const patch_tables[] = {eg_patch_time, eg_patch_socket, eg_patch_select,
                                                eg_patch_thread, eg_patch_lock, eg_patch_queue, NULL};
 
-/* The object that owner names, a new reference: a module, or a type in one. */
+/* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
+ * the type of what calling such a thing gives (select.poll is a function, and its type has no
+ * name anywhere). */
 static PyObject *
 patch_owner(const char *owner)
 {
@@ -127,10 +129,19 @@ patch_owner(const char *owner)
         return PyImport_ImportModule(owner);
     PyObject *name = PyUnicode_FromStringAndSize(owner, dot - owner);
     PyObject *module = name ? PyImport_Import(name) : NULL;
-    PyObject *type = module ? PyObject_GetAttrString(module, dot + 1) : NULL;
+    size_t length = strlen(dot + 1);
+    bool call = length > 2 && strcmp(dot + 1 + length - 2, "()") == 0;
+    PyObject *attribute =
+        PyUnicode_FromStringAndSize(dot + 1, (Py_ssize_t)(length - (call ? 2 : 0)));
+    PyObject *found = module && attribute ? PyObject_GetAttr(module, attribute) : NULL;
+    if (found && call)
+        Py_SETREF(found, PyObject_CallNoArgs(found));
+    if (found && call)
+        Py_SETREF(found, Py_NewRef(Py_TYPE(found)));
+    Py_XDECREF(attribute);
     Py_XDECREF(module);
     Py_XDECREF(name);
-    return type;
+    return found;
 }
 
 /* Find the method table's entry; 0: this Python has no such function. */
@@ -190,6 +201,8 @@ patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t w
     return NULL;
 }
 
+unsigned eg_patch_generation;
+
 int
 eg_patch_apply(EgPatch *patch, bool on)
 {
@@ -197,6 +210,8 @@ eg_patch_apply(EgPatch *patch, bool on)
     PyCFunction door = found > 0 ? patch_door(patch, patch->def->ml_flags) : NULL;
     if (!door)
         return found < 0 ? -1 : 0;
+    if (patch->applied && !on)
+        eg_patch_generation++;
     patch->def->ml_meth = on ? door : patch->original;
     patch->applied = on;
     return 1;

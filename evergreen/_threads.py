@@ -51,6 +51,7 @@ class Call:
         except BaseException as exc:  # whoever waits gets it, whatever it is
             self._exc = exc
         self._finish()
+        self = None  # type: ignore[assignment]  # no cycle through the traceback
 
     def cancel(self) -> bool:
         """Have the call not be made; False if it was begun."""
@@ -105,6 +106,8 @@ class Lane:
         except BaseException:
             call.cancel()
             raise
+        finally:
+            del call  # no cycle through the traceback
 
     def _work(self) -> None:
         core.count_pool_thread(1)

@@ -326,7 +326,8 @@ def test_a_thread_without_a_loop_can_fork():
         native.start()
         native.join()
         print(evergreen.run(lambda: (evergreen.sleep(0.001), "fine")[1]))
-        """
+        """,
+        options=("-W", "ignore::DeprecationWarning"),  # Python 3.12 and newer warn of forks beside threads
     )
     assert out == "5\nfine\n"
 

@@ -1,5 +1,7 @@
 """fork.c: what goes on in a child, and in its parent."""
 
+import textwrap
+
 import pytest
 from helpers import output_of, run_python
 
@@ -18,10 +20,12 @@ def say(*what):
 """
 
 
-def play(code, **kwargs):
-    import textwrap
+# Python 3.12 and newer warn of forks beside threads, which is what is tried here.
+QUIET = ("-W", "ignore::DeprecationWarning")
 
-    return output_of(PRELUDE + textwrap.dedent(code), timeout=20, **kwargs)
+
+def play(code):
+    return output_of(PRELUDE + textwrap.dedent(code), timeout=20, options=QUIET)
 
 
 def test_a_child_of_main_has_a_loop_that_works():

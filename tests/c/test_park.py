@@ -358,7 +358,6 @@ def test_a_nested_plain_greenlet_that_ends_uncovers_the_one_beneath(hub):
 def test_a_plain_greenlet_that_is_freed_is_forgotten(hub):
     for _ in range(50):
         greenlet.greenlet(lambda: Task.current()).switch()
-        gc.collect()
         sleep(0)
         assert Task.current() is hub.main_task
         assert spawn(Task.current).result() is not hub.main_task
