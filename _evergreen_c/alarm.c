@@ -10,9 +10,9 @@
 typedef struct {
     PyObject_HEAD
     EgTimer timer;
-    EgNode spent;   /* the hub drops the armed alarm's reference */
-    EgTask *task;   /* strong */
-    PyObject *exc;  /* strong */
+    EgNode spent;  /* the hub drops the armed alarm's reference */
+    EgTask *task;  /* strong */
+    PyObject *exc; /* strong */
 } EgAlarm;
 
 /* ---- the hub's side ------------------------------------------------------------------ */
@@ -164,14 +164,10 @@ PyDoc_STRVAR(alarm_doc,
 "An exception that the current task raises later, unless it is cancelled.");
 
 static PyType_Slot alarm_slots[] = {
-    {Py_tp_doc, (void *)alarm_doc},
-    {Py_tp_new, alarm_new},
-    {Py_tp_traverse, alarm_traverse},
-    {Py_tp_clear, alarm_clear},
-    {Py_tp_dealloc, alarm_dealloc},
-    {Py_tp_methods, alarm_methods},
-    {Py_tp_getset, alarm_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)alarm_doc},   {Py_tp_new, alarm_new},
+    {Py_tp_traverse, alarm_traverse}, {Py_tp_clear, alarm_clear},
+    {Py_tp_dealloc, alarm_dealloc},   {Py_tp_methods, alarm_methods},
+    {Py_tp_getset, alarm_getset},     {0, NULL},
 };
 
 PyType_Spec eg_alarm_spec = {

@@ -225,16 +225,11 @@ PyDoc_STRVAR(channel_doc,
 "Iterating over it receives for ever, or until a sender sends StopIteration.");
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, (void *)channel_doc},
-    {Py_tp_new, channel_new},
-    {Py_tp_traverse, channel_traverse},
-    {Py_tp_clear, channel_clear},
-    {Py_tp_dealloc, channel_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, channel_next},
-    {Py_tp_methods, channel_methods},
-    {Py_tp_members, channel_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)channel_doc},   {Py_tp_new, channel_new},
+    {Py_tp_traverse, channel_traverse}, {Py_tp_clear, channel_clear},
+    {Py_tp_dealloc, channel_dealloc},   {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, channel_next},     {Py_tp_methods, channel_methods},
+    {Py_tp_members, channel_members},   {0, NULL},
 };
 
 PyType_Spec eg_channel_spec = {

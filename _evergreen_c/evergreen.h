@@ -41,7 +41,7 @@ typedef struct EgSignals EgSignals;
 
 /* ---- module.c: the module and what its files share --------------------- */
 struct EgState {
-    PyTypeObject *loop_type;     /* strong, as all of these */
+    PyTypeObject *loop_type; /* strong, as all of these */
     PyTypeObject *task_type;
     PyTypeObject *handler_type;
     PyTypeObject *timer_type;
@@ -49,17 +49,17 @@ struct EgState {
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
     PyTypeObject *alarm_type;
-    PyObject *task_exit;         /* the exceptions this module makes */
+    PyObject *task_exit; /* the exceptions this module makes */
     PyObject *deadlock;
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
-    PyObject *threading_dict;    /* strong: the namespace of module threading */
-    PyObject *policy;            /* module evergreen._policy, imported when first needed */
-    EgHub *hubs;                 /* every hub that is not destroyed; borrowed, linked by next_hub */
-    unsigned long main_thread;   /* the interpreter's, as Python counts identities */
-    Py_ssize_t unobserved;       /* tasks that failed, and nobody knows yet */
-    Py_ssize_t pool_threads;     /* native threads of our own: never a reason to wait for ever */
+    PyObject *threading_dict;  /* strong: the namespace of module threading */
+    PyObject *policy;          /* module evergreen._policy, imported when first needed */
+    EgHub *hubs;               /* every hub that is not destroyed; borrowed, linked by next_hub */
+    unsigned long main_thread; /* the interpreter's, as Python counts identities */
+    Py_ssize_t unobserved;     /* tasks that failed, and nobody knows yet */
+    Py_ssize_t pool_threads;   /* native threads of our own: never a reason to wait for ever */
 };
 extern EgState *eg_state; /* the module's; greenlet allows one interpreter */
 PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nargs);
@@ -134,7 +134,7 @@ eg_ring_append(EgRing *to, EgRing *from)
 typedef struct EgTimer EgTimer;
 typedef struct EgBucket EgBucket;
 struct EgTimer {
-    EgTimer *prev, *next;   /* among those of the same millisecond; NULL: not armed */
+    EgTimer *prev, *next; /* among those of the same millisecond; NULL: not armed */
     EgBucket *bucket;
     void (*fire)(EgTimer *); /* with the GIL, on any greenlet's stack: runs no Python */
     bool background;         /* does not keep the loop alive */
@@ -146,9 +146,9 @@ typedef struct {
     EgBucket *last;  /* the bucket used last, or NULL */
     EgBucket *spare; /* freed buckets, chained */
     size_t nheap, heap_size, hash_size;
-    size_t nempty;   /* buckets in the heap whose timers were all cancelled */
+    size_t nempty; /* buckets in the heap whose timers were all cancelled */
     size_t nspare;
-    size_t armed;    /* timers that keep the loop alive */
+    size_t armed; /* timers that keep the loop alive */
 } EgTimers;
 
 int eg_timer_start(EgTimers *, EgTimer *, uint64_t deadline); /* -1: MemoryError set */
@@ -188,15 +188,15 @@ typedef struct {
 /* What a task waits for; it is part of the task. */
 typedef struct {
     EgOutcome outcome;
-    int nlinks;             /* a wait on several queues: so many links, from the heap */
+    int nlinks; /* a wait on several queues: so many links, from the heap */
     EgLink *links;
-    EgLink link;            /* the usual single queue */
+    EgLink link; /* the usual single queue */
     EgTimer deadline;
     uint64_t deadline_ns;
-    uint64_t since;         /* ns */
+    uint64_t since; /* ns */
     const EgWaitKind *kind;
-    PyObject *object;       /* borrowed from the one who parks; NULL: nothing to name */
-    PyObject *value;        /* strong; handed over by the waker, taken by the woken */
+    PyObject *object; /* borrowed from the one who parks; NULL: nothing to name */
+    PyObject *value;  /* strong; handed over by the waker, taken by the woken */
 } EgWait;
 
 /* A blocking operation is these three steps; between the second and the third nothing
@@ -225,15 +225,15 @@ bool eg_wait_throw(EgTask *, PyObject *exc);
 void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
 
 /* ---- waiters.c: who waits for an object that is not ours ------------------- */
-extern Py_ssize_t eg_waiters_count;        /* waits that have not ended, for any object */
-EgQueue *eg_waiters_of(PyObject *object);  /* NULL: nobody waits */
+extern Py_ssize_t eg_waiters_count;                /* waits that have not ended, for any object */
+EgQueue *eg_waiters_of(PyObject *object);          /* NULL: nobody waits */
 int eg_waiters_join(EgTask *me, PyObject *object); /* for eg_wait_join(); -1: MemoryError */
-void eg_waiters_leave(PyObject *object);   /* after the park */
+void eg_waiters_leave(PyObject *object);           /* after the park */
 
 /* ---- park.c: the switch ------------------------------------------------- */
 int eg_park_import(void);
-PyObject *eg_park_current_greenlet(void); /* borrowed */
-PyObject *eg_park_root_greenlet(void);    /* borrowed: the thread's first one */
+PyObject *eg_park_current_greenlet(void);        /* borrowed */
+PyObject *eg_park_root_greenlet(void);           /* borrowed: the thread's first one */
 int eg_park_switch_away(EgHub *hub, EgTask *me); /* until someone makes me ready; -1: thrown */
 int eg_park_hub_create(EgHub *hub);
 void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
@@ -260,7 +260,7 @@ int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
 void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
 int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
-void eg_fd_after_poll(EgHub *hub); /* hand what libuv reported to the waiters */
+void eg_fd_after_poll(EgHub *hub);                /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);
 int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
 int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);
@@ -282,36 +282,36 @@ typedef struct {
 
 struct EgTask {
     PyObject_HEAD
-    EgNode ready;            /* on its hub's ring or inbox while queued */
-    EgHub *hub;              /* strong; NULL in EG_THREAD */
-    PyObject *greenlet;      /* strong while it lives; EG_FOREIGN: borrowed, it owns the task */
-    EgTask *next;            /* among the hub's live tasks */
+    EgNode ready;       /* on its hub's ring or inbox while queued */
+    EgHub *hub;         /* strong; NULL in EG_THREAD */
+    PyObject *greenlet; /* strong while it lives; EG_FOREIGN: borrowed, it owns the task */
+    EgTask *next;       /* among the hub's live tasks */
     union {
         EgTask *prev;            /* EG_TASK: likewise */
         EgTask *beneath;         /* EG_FOREIGN: strong; the task that was current before it */
         PyThread_type_lock bell; /* EG_THREAD: what its thread sleeps on */
     };
     PyObject *target, *args, *kwargs; /* strong until it has run */
-    PyObject *name;          /* strong, NULL: "Task-<number>" */
-    PyObject *context;       /* strong from start to end; NULL: none */
-    PyObject *result;        /* strong; when ended: value, or exception if failed */
-    PyObject *thrown;        /* strong; to be raised at its next wait, NULL: nothing */
+    PyObject *name;                   /* strong, NULL: "Task-<number>" */
+    PyObject *context;                /* strong from start to end; NULL: none */
+    PyObject *result;                 /* strong; when ended: value, or exception if failed */
+    PyObject *thrown;                 /* strong; to be raised at its next wait, NULL: nothing */
     PyObject *dict, *weakrefs;
-    EgKept kept;             /* while it does not run and patched threads are on */
-    PyObject *tstate_lock;   /* strong; NULL: none: released when it ends, as a thread's is */
+    EgKept kept;           /* while it does not run and patched threads are on */
+    PyObject *tstate_lock; /* strong; NULL: none: released when it ends, as a thread's is */
     EgQueue joiners;
     EgWait wait;
     uint32_t number;
     uint8_t state, role;
-    bool queued;             /* ready is on a ring or inbox */
-    bool failed;             /* result is an exception */
-    bool observed;           /* somebody took the exception */
-    bool killed_early;       /* before start(), which then does nothing */
-    bool unbound;            /* EG_FOREIGN: its greenlet forgot it while it was parked */
-    bool signals;            /* runs signal handlers: whatever it raises goes to main */
-    bool identified;         /* get_ident() was asked in it, as the next two: patch_thread.c */
-    bool local_in;           /* its thread-local data is in the thread state */
-    bool keeps_process;      /* a thread that is no daemon: the process waits for it */
+    bool queued;        /* ready is on a ring or inbox */
+    bool failed;        /* result is an exception */
+    bool observed;      /* somebody took the exception */
+    bool killed_early;  /* before start(), which then does nothing */
+    bool unbound;       /* EG_FOREIGN: its greenlet forgot it while it was parked */
+    bool signals;       /* runs signal handlers: whatever it raises goes to main */
+    bool identified;    /* get_ident() was asked in it, as the next two: patch_thread.c */
+    bool local_in;      /* its thread-local data is in the thread state */
+    bool keeps_process; /* a thread that is no daemon: the process waits for it */
 };
 
 PyObject *eg_task_spawn(EgHub *hub, PyObject *target, PyObject *args, PyObject *kwargs);
@@ -359,43 +359,43 @@ typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from 
 struct EgHub {
     PyObject_HEAD
     EgRing ready;
-    EgRing inbox;          /* pushed by other threads */
-    EgTask *current;       /* borrowed; NULL while the hub's greenlet runs */
-    EgNode *handoff;       /* what the greenlet that is switched to has to run */
-    uint64_t slice_end;    /* in clock ticks: when to look at the loop with the ring busy */
-    int budget;            /* switches until then */
-    int forbidden;         /* > 0: Python runs where nothing may block */
-    bool sleeping;         /* inside a poll that may sleep: wakers send uv_async */
-    bool embedded;         /* fileno() was asked for: they always do */
-    bool running;          /* inside run() */
+    EgRing inbox;       /* pushed by other threads */
+    EgTask *current;    /* borrowed; NULL while the hub's greenlet runs */
+    EgNode *handoff;    /* what the greenlet that is switched to has to run */
+    uint64_t slice_end; /* in clock ticks: when to look at the loop with the ring busy */
+    int budget;         /* switches until then */
+    int forbidden;      /* > 0: Python runs where nothing may block */
+    bool sleeping;      /* inside a poll that may sleep: wakers send uv_async */
+    bool embedded;      /* fileno() was asked for: they always do */
+    bool running;       /* inside run() */
     bool stopping;
     bool forever;
     bool destroyed;
-    bool ended;            /* run() came to its end; the next one starts anew */
-    EgNode deadlock;       /* on the ring while a Deadlock is on its way */
+    bool ended;      /* run() came to its end; the next one starts anew */
+    EgNode deadlock; /* on the ring while a Deadlock is on its way */
     bool deadlocked;
-    bool orphan;           /* after fork() in a task: the process ends with that task */
+    bool orphan; /* after fork() in a task: the process ends with that task */
     unsigned long thread;
     EgTimers timers;
-    EgTimer trim;          /* gives memory back when idle */
+    EgTimer trim; /* gives memory back when idle */
     EgNode trim_node;
     uint64_t ticks0, now0, slice_ticks; /* calibration of the tick counter */
-    EgTask *main;          /* strong */
-    EgTask *foreign;       /* borrowed: the EG_FOREIGN task that parked last, or NULL */
-    EgTask *tasks;         /* live tasks, borrowed: each holds itself by one reference */
-    Py_ssize_t ntasks;     /* started and not ended, without main and foreign ones */
-    Py_ssize_t pins;       /* work outside that will wake a task here */
-    PyObject *greenlet;    /* strong: the hub's own, NULL until first needed */
-    PyObject **idle;       /* strong: worker greenlets without a task */
+    EgTask *main;                       /* strong */
+    EgTask *foreign;    /* borrowed: the EG_FOREIGN task that parked last, or NULL */
+    EgTask *tasks;      /* live tasks, borrowed: each holds itself by one reference */
+    Py_ssize_t ntasks;  /* started and not ended, without main and foreign ones */
+    Py_ssize_t pins;    /* work outside that will wake a task here */
+    PyObject *greenlet; /* strong: the hub's own, NULL until first needed */
+    PyObject **idle;    /* strong: worker greenlets without a task */
     int nidle, idle_size;
     bool trim_wanted;
-    EgQueue runner;        /* main, while in run() */
+    EgQueue runner; /* main, while in run() */
     EgPort *port;
     EgPoller *poller;
-    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
-    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
-    EgSignals *signals;    /* in the main thread; else NULL */
-    PyObject *excepthook;  /* strong, NULL: the default */
+    EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
+    PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;   /* in the main thread; else NULL */
+    PyObject *excepthook; /* strong, NULL: the default */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
     uint64_t switches, polls, started; /* counters for statistics */
@@ -403,23 +403,23 @@ struct EgHub {
 
 /* The hub of this thread, or NULL; no exception. */
 extern _Thread_local EgHub *eg_hub_here;
-EgHub *eg_hub_get(void);                 /* borrowed; made on demand in the main thread */
-EgTask *eg_hub_task(EgHub *hub);         /* borrowed: who runs; NULL, no exception: the hub's greenlet */
+EgHub *eg_hub_get(void);         /* borrowed; made on demand in the main thread */
+EgTask *eg_hub_task(EgHub *hub); /* borrowed: who runs; NULL, no exception: the hub's greenlet */
 void eg_hub_push(EgHub *hub, EgNode *node); /* make it runnable, from any thread */
-EgNode *eg_hub_next(EgHub *hub);         /* the next node to run; polls if there is none */
+EgNode *eg_hub_next(EgHub *hub);            /* the next node to run; polls if there is none */
 uv_loop_t *eg_hub_uv(EgHub *hub);
-EgHub *eg_hub_new(PyTypeObject *type);   /* this thread's, which has none */
-int eg_hub_destroy(EgHub *hub);          /* from its main greenlet; -1: exception */
-void eg_hub_prepare(EgHub *hub);         /* set what is never zero */
-void eg_hub_wake(EgHub *hub);            /* end its sleep, if another thread's is sleeping */
-int eg_hub_open_port(EgHub *hub);        /* a fresh libuv loop; after fork() too */
-void eg_hub_ports_left(EgHub *hub);      /* after fork(): leave the parent's loop alone */
-bool eg_hub_busy(EgHub *hub);            /* something outside can still wake somebody */
+EgHub *eg_hub_new(PyTypeObject *type); /* this thread's, which has none */
+int eg_hub_destroy(EgHub *hub);        /* from its main greenlet; -1: exception */
+void eg_hub_prepare(EgHub *hub);       /* set what is never zero */
+void eg_hub_wake(EgHub *hub);          /* end its sleep, if another thread's is sleeping */
+int eg_hub_open_port(EgHub *hub);      /* a fresh libuv loop; after fork() too */
+void eg_hub_ports_left(EgHub *hub);    /* after fork(): leave the parent's loop alone */
+bool eg_hub_busy(EgHub *hub);          /* something outside can still wake somebody */
 void eg_hub_poll(EgHub *hub, bool block);
-uint64_t eg_hub_since(EgHub *hub, uint64_t ticks); /* clock ticks, as ns */
+uint64_t eg_hub_since(EgHub *hub, uint64_t ticks);                  /* clock ticks, as ns */
 void eg_hub_report(EgHub *hub, const char *what, PyObject *object); /* the exception that is set */
 void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenlet */
-void eg_hub_main_next(EgHub *hub);       /* it has met one: the next that was sent to it */
+void eg_hub_main_next(EgHub *hub);              /* it has met one: the next that was sent to it */
 extern PyType_Spec eg_loop_spec;
 
 /* Whether the code that runs now is in a task (or the main greenlet) of a hub: what a
@@ -460,41 +460,53 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
  * function time_sleep(self, args, n, kwnames). */
-#define EG_PATCH(fn, owner_, name_, group_)                                                      \
-    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);                  \
-    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                               \
-    {                                                                                            \
-        (void)unused;                                                                            \
-        return fn(self, NULL, 0, NULL);                                                          \
-    }                                                                                            \
-    static PyObject *fn##_o(PyObject *self, PyObject *arg) { return fn(self, &arg, 1, NULL); }   \
-    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                                  \
-    {                                                                                            \
-        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);               \
-    }                                                                                            \
-    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)              \
-    {                                                                                            \
-        return fn(self, args, n, NULL);                                                          \
-    }                                                                                            \
-    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args,       \
-                                 size_t n, PyObject *kwnames)                                    \
-    {                                                                                            \
-        (void)cls;                                                                               \
-        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                                   \
-    }                                                                                            \
-    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)                 \
-    {                                                                                            \
-        return eg_patch_call_dict(fn, self, args, kwargs);                                       \
-    }                                                                                            \
-    static EgPatch fn##_patch = {                                                                \
-        owner_, name_, group_, fn,                                                               \
-        {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o), EG_METHOD(fn##_tuple),                       \
-         EG_METHOD(fn##_fast), EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},                    \
-        NULL, NULL, NULL, NULL, false}
+#define EG_PATCH(fn, owner_, name_, group_)                                                \
+    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);            \
+    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                         \
+    {                                                                                      \
+        (void)unused;                                                                      \
+        return fn(self, NULL, 0, NULL);                                                    \
+    }                                                                                      \
+    static PyObject *fn##_o(PyObject *self, PyObject *arg)                                 \
+    {                                                                                      \
+        return fn(self, &arg, 1, NULL);                                                    \
+    }                                                                                      \
+    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                            \
+    {                                                                                      \
+        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);         \
+    }                                                                                      \
+    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)        \
+    {                                                                                      \
+        return fn(self, args, n, NULL);                                                    \
+    }                                                                                      \
+    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args, \
+                                 size_t n, PyObject *kwnames)                              \
+    {                                                                                      \
+        (void)cls;                                                                         \
+        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                             \
+    }                                                                                      \
+    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)           \
+    {                                                                                      \
+        return eg_patch_call_dict(fn, self, args, kwargs);                                 \
+    }                                                                                      \
+    static EgPatch fn##_patch = {owner_,                                                   \
+                                 name_,                                                    \
+                                 group_,                                                   \
+                                 fn,                                                       \
+                                 {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),               \
+                                  EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),             \
+                                  EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},           \
+                                 NULL,                                                     \
+                                 NULL,                                                     \
+                                 NULL,                                                     \
+                                 NULL,                                                     \
+                                 false}
 
 /* Each file's table, ended by NULL. */
-extern EgPatch *const eg_patch_time[], *const eg_patch_socket[], *const eg_patch_select[],
-    *const eg_patch_thread[], *const eg_patch_lock[], *const eg_patch_queue[];
+extern EgPatch *const eg_patch_time[],
+    *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
+                                                            *const eg_patch_lock[],
+                                                                *const eg_patch_queue[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -507,13 +519,13 @@ PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_thread.c --------------------------------------------------------- */
-extern bool eg_thread_follows;      /* whether thread-local data follows tasks now */
-void eg_thread_leave(EgTask *me);   /* me stops running: keep its thread-local data */
-void eg_thread_enter(EgTask *me);   /* me runs: put it in place */
-void eg_thread_end(EgTask *me);     /* me is ending: drop what it kept; runs Python */
+extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */
+void eg_thread_leave(EgTask *me); /* me stops running: keep its thread-local data */
+void eg_thread_enter(EgTask *me); /* me runs: put it in place */
+void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Python */
 int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
-unsigned long eg_thread_ident(void); /* what get_ident() says here */
+unsigned long eg_thread_ident(void);        /* what get_ident() says here */
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
 /* Have the native function called in a pool thread, while the task waits. */
 PyObject *eg_thread_offload(const EgPatch *patch, PyObject *self, PyObject *const *args,

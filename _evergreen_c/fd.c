@@ -19,12 +19,12 @@
 #define BATCH 256
 
 typedef struct {
-    EgNode node;       /* on poller->happened */
+    EgNode node; /* on poller->happened */
     int fd;
-    uint32_t armed;    /* what the kernel's set has: 0 for nothing */
-    uint32_t happened; /* noted by fd_on_events() */
+    uint32_t armed;      /* what the kernel's set has: 0 for nothing */
+    uint32_t happened;   /* noted by fd_on_events() */
     unsigned generation; /* eg_patch_generation when it was armed */
-    bool noted;        /* node is on the ring */
+    bool noted;          /* node is on the ring */
     EgQueue readers, writers;
     PyObject *reader, *writer; /* strong, NULL: none; Handlers */
 } EgFd;
@@ -294,8 +294,8 @@ done:
 }
 
 int
-eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
-                const EgWaitKind *kind, uint64_t deadline)
+eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events, const EgWaitKind *kind,
+                uint64_t deadline)
 {
     if (me->role == EG_THREAD)
         return fd_wait_thread(n, fds, events, deadline);

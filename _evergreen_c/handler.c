@@ -23,9 +23,9 @@ typedef struct {
     PyObject **args;    /* inside, or from PyMem if there are many; strong, nargs + keywords */
     int nargs;
     bool cancelled;
-    bool queued;  /* on the ring or the inbox */
-    bool lasting; /* may be scheduled more than once */
-    bool running; /* its callback is being called, and needs its arguments */
+    bool queued;                       /* on the ring or the inbox */
+    bool lasting;                      /* may be scheduled more than once */
+    bool running;                      /* its callback is being called, and needs its arguments */
     PyObject *inside[1 + INLINE_ARGS]; /* [0] is scratch for the callee: vectorcall's offset */
 } EgHandler;
 
@@ -291,12 +291,8 @@ static PyGetSetDef handler_getset[] = {
 PyDoc_STRVAR(handler_doc, "A callback of an event loop, which can be cancelled.");
 
 static PyType_Slot handler_slots[] = {
-    {Py_tp_doc, (void *)handler_doc},
-    {Py_tp_dealloc, handler_dealloc},
-    {Py_tp_repr, handler_repr},
-    {Py_tp_methods, handler_methods},
-    {Py_tp_getset, handler_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)handler_doc}, {Py_tp_dealloc, handler_dealloc}, {Py_tp_repr, handler_repr},
+    {Py_tp_methods, handler_methods}, {Py_tp_getset, handler_getset},   {0, NULL},
 };
 
 PyType_Spec eg_handler_spec = {
@@ -329,12 +325,9 @@ static PyMethodDef watcher_methods[] = {
 PyDoc_STRVAR(watcher_doc, "A callback of an event loop that may be called many times.");
 
 static PyType_Slot watcher_slots[] = {
-    {Py_tp_doc, (void *)watcher_doc},
-    {Py_tp_traverse, watcher_traverse},
-    {Py_tp_clear, watcher_clear},
-    {Py_tp_dealloc, handler_dealloc},
-    {Py_tp_methods, watcher_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)watcher_doc}, {Py_tp_traverse, watcher_traverse},
+    {Py_tp_clear, watcher_clear},     {Py_tp_dealloc, handler_dealloc},
+    {Py_tp_methods, watcher_methods}, {0, NULL},
 };
 
 PyType_Spec eg_watcher_spec = {

@@ -13,11 +13,11 @@
  */
 #include "evergreen.h"
 
-#define TURNS 64          /* entries run before a busy ring looks at the loop */
-#define SLICE_NS 200000u  /* and nanoseconds */
+#define TURNS 64         /* entries run before a busy ring looks at the loop */
+#define SLICE_NS 200000u /* and nanoseconds */
 #define IDLE_NS 1000000000u
 #define DOUBT_NS 1000000000u
-#define IDLE_KEPT 16      /* workers that an idle hub keeps */
+#define IDLE_KEPT 16 /* workers that an idle hub keeps */
 
 struct EgPort {
     uv_loop_t uv;
@@ -350,8 +350,9 @@ eg_hub_report(EgHub *hub, const char *what, PyObject *object)
     PyErr_NormalizeException(&type, &value, &traceback);
     if (traceback)
         PyException_SetTraceback(value, traceback);
-    if (hub && (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)
-                || PyErr_GivenExceptionMatches(type, PyExc_SystemExit))) {
+    if (hub
+        && (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)
+            || PyErr_GivenExceptionMatches(type, PyExc_SystemExit))) {
         eg_hub_to_main(hub, value);
         goto done;
     }

@@ -250,8 +250,10 @@ loop_check_main(EgHub *hub, const char *what)
     if (hub->destroyed)
         PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
     else if (hub != eg_hub_here || eg_hub_task(hub) != hub->main)
-        PyErr_Format(PyExc_RuntimeError, "%s() can only be called from the main greenlet of the "
-                     "loop's thread", what);
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s() can only be called from the main greenlet of the "
+                     "loop's thread",
+                     what);
     else
         return 0;
     return -1;
@@ -474,11 +476,10 @@ loop_stats(PyObject *op, PyObject *unused)
     EgHub *hub = (EgHub *)op;
     (void)unused;
     return Py_BuildValue("{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
-                         (unsigned long long)hub->switches, "polls",
-                         (unsigned long long)hub->polls, "greenlets_started",
-                         (unsigned long long)hub->started, "greenlets_idle", hub->nidle, "tasks",
-                         hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "descriptors",
-                         eg_fd_active(hub), "pins", hub->pins, "ready",
+                         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
+                         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle",
+                         hub->nidle, "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed,
+                         "descriptors", eg_fd_active(hub), "pins", hub->pins, "ready",
                          hub->ready.first || hub->inbox.first ? Py_True : Py_False, "stack",
                          eg_stack_stats());
 }
@@ -658,7 +659,8 @@ static PyGetSetDef loop_getset[] = {
     {"greenlet", loop_get_greenlet, NULL, PyDoc_STR("The hub's own greenlet."), NULL},
     {"excepthook", loop_get_excepthook, loop_set_excepthook,
      PyDoc_STR("Called with an exception that nobody observes, as sys.unraisablehook() is;\n"
-               "None prints its traceback."), NULL},
+               "None prints its traceback."),
+     NULL},
     {"task", loop_get_task, NULL,
      PyDoc_STR("The hub itself: is_alive() says whether it can still run something."), NULL},
     {"_threadpool", loop_get_threadpool, NULL,
@@ -685,15 +687,9 @@ PyDoc_STRVAR(loop_doc,
 "calling this in it; a second is a RuntimeError.");
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, (void *)loop_doc},
-    {Py_tp_new, loop_new},
-    {Py_tp_traverse, loop_traverse},
-    {Py_tp_clear, loop_clear},
-    {Py_tp_dealloc, loop_dealloc},
-    {Py_tp_methods, loop_methods},
-    {Py_tp_getset, loop_getset},
-    {Py_tp_members, loop_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)loop_doc}, {Py_tp_new, loop_new},         {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},     {Py_tp_dealloc, loop_dealloc}, {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getset},   {Py_tp_members, loop_members}, {0, NULL},
 };
 
 PyType_Spec eg_loop_spec = {

@@ -7,8 +7,7 @@ EgState *eg_state;
 PyObject *
 eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t n)
 {
-    if (!eg_state->policy
-        && !(eg_state->policy = PyImport_ImportModule("evergreen._policy")))
+    if (!eg_state->policy && !(eg_state->policy = PyImport_ImportModule("evergreen._policy")))
         return NULL;
     PyObject *function = PyObject_GetAttrString(eg_state->policy, name);
     PyObject *result = function ? PyObject_Vectorcall(function, args, (size_t)n, NULL) : NULL;

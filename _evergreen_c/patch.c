@@ -92,8 +92,8 @@ eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *ar
     case METH_FASTCALL | METH_KEYWORDS:
         return ((EgPatchBody)fn)(self, args, n, kwnames);
     case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
-        return ((PyObject * (*)(PyObject *, PyTypeObject *, PyObject *const *, size_t,
-                                PyObject *)) fn)(self, patch->type, args, (size_t)n, kwnames);
+        return ((PyObject * (*)(PyObject *, PyTypeObject *, PyObject *const *, size_t, PyObject *))
+                    fn)(self, patch->type, args, (size_t)n, kwnames);
     }
     PyObject *tuple = patch_tuple(args, n), *dict = NULL, *result = NULL;
     if (!tuple)
@@ -115,8 +115,9 @@ done:
 }
 
 /* ---- finding and swapping ------------------------------------------------ */
-static EgPatch *const *const patch_tables[] = {eg_patch_time, eg_patch_socket, eg_patch_select,
-                                               eg_patch_thread, eg_patch_lock, eg_patch_queue, NULL};
+static EgPatch *const *const patch_tables[] = {
+    eg_patch_time, eg_patch_socket, eg_patch_select, eg_patch_thread, eg_patch_lock, eg_patch_queue,
+    NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no

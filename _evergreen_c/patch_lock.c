@@ -414,9 +414,8 @@ rlock_recursion_count(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObj
 {
     if (!eg_hub_cooperates())
         return eg_patch_call_original(&rlock_recursion_count_patch, self, args, n, kwnames);
-    return PyLong_FromUnsignedLong(rlock_is_mine((EgRLock *)self)
-                                       ? rlock_count((EgRLock *)self)
-                                       : 0);
+    return PyLong_FromUnsignedLong(rlock_is_mine((EgRLock *)self) ? rlock_count((EgRLock *)self)
+                                                                  : 0);
 }
 
 /* _release_save() -> (count, owner); what Condition.wait() calls before it sleeps */
@@ -425,8 +424,7 @@ rlock_release_save(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *
 {
     EgRLock *self = (EgRLock *)op;
     if (!eg_hub_cooperates()) {
-        PyObject *saved =
-            eg_patch_call_original(&rlock_release_save_patch, op, args, n, kwnames);
+        PyObject *saved = eg_patch_call_original(&rlock_release_save_patch, op, args, n, kwnames);
         EgQueue *waiters = saved ? eg_waiters_of(op) : NULL;
         if (waiters)
             eg_queue_wake(waiters, NULL);
@@ -461,8 +459,8 @@ rlock_acquire_restore(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObjec
 }
 
 EgPatch *const eg_patch_lock[] = {
-    &lock_acquire_patch,    &lock_acquire_lock_patch,  &lock_enter_patch,
-    &lock_release_patch,    &lock_release_lock_patch,  &lock_exit_patch,
-    &rlock_acquire_patch,   &rlock_enter_patch,        &rlock_release_patch,
-    &rlock_exit_patch,      &rlock_is_owned_patch,     &rlock_acquire_restore_patch,
+    &lock_acquire_patch,       &lock_acquire_lock_patch,     &lock_enter_patch,
+    &lock_release_patch,       &lock_release_lock_patch,     &lock_exit_patch,
+    &rlock_acquire_patch,      &rlock_enter_patch,           &rlock_release_patch,
+    &rlock_exit_patch,         &rlock_is_owned_patch,        &rlock_acquire_restore_patch,
     &rlock_release_save_patch, &rlock_recursion_count_patch, NULL};

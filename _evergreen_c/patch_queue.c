@@ -78,11 +78,9 @@ queue_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
     int blocks = PyObject_IsTrue(block);
     if (blocks < 0)
         return NULL;
-    if (!blocks || (timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0)
-        || seconds < 0)
-        return PyErr_Occurred()
-                   ? NULL
-                   : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
+    if (!blocks || (timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0) || seconds < 0)
+        return PyErr_Occurred() ? NULL
+                                : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
     if (eg_clock_deadline(timeout, &deadline) < 0)
         return NULL;
     for (;;) {
@@ -121,15 +119,14 @@ queue_after_put(PyObject *self, PyObject *result)
 static PyObject *
 queue_put(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return queue_after_put(self,
-                           eg_patch_call_original(&queue_put_patch, self, args, n, kwnames));
+    return queue_after_put(self, eg_patch_call_original(&queue_put_patch, self, args, n, kwnames));
 }
 
 static PyObject *
 queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return queue_after_put(
-        self, eg_patch_call_original(&queue_put_nowait_patch, self, args, n, kwnames));
+    return queue_after_put(self,
+                           eg_patch_call_original(&queue_put_nowait_patch, self, args, n, kwnames));
 }
 
 EgPatch *const eg_patch_queue[] = {&queue_get_patch, &queue_put_patch, &queue_put_nowait_patch,

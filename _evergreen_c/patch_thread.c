@@ -305,8 +305,7 @@ thread_set_sentinel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
 {
     EgTask *me = eg_hub_cooperates() ? eg_hub_task(eg_hub_here) : NULL;
     if (!me || me->role == EG_MAIN) {
-        PyObject *lock =
-            eg_patch_call_original(&thread_set_sentinel_patch, self, args, n, kwnames);
+        PyObject *lock = eg_patch_call_original(&thread_set_sentinel_patch, self, args, n, kwnames);
         PyObject *noted = lock ? thread_note_sentinel(lock) : NULL;
         if (!noted)
             Py_CLEAR(lock);
@@ -413,8 +412,8 @@ thread_start_joinable(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObj
     int daemon = PyObject_IsTrue(given[2]);
     if (daemon < 0)
         return NULL;
-    PyObject *handle = given[1] != Py_None ? Py_NewRef(given[1])
-                                           : PyObject_CallNoArgs((PyObject *)handle_type);
+    PyObject *handle =
+        given[1] != Py_None ? Py_NewRef(given[1]) : PyObject_CallNoArgs((PyObject *)handle_type);
     EgTask *task = handle ? thread_spawn(given[0], eg_state->empty_tuple, NULL) : NULL;
     if (!task || thread_bind_handle(handle, task) < 0)
         Py_CLEAR(handle);
@@ -507,7 +506,7 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
 }
 
 EgPatch *const eg_patch_thread[] = {
-    &thread_start_new_thread_patch, &thread_start_new_patch,      &thread_get_ident_patch,
-    &thread_start_joinable_patch,   &thread_handle_join_patch,    &thread_handle_is_done_patch,
-    &thread_handle_set_done_patch,  &thread_shutdown_patch,       NULL};
+    &thread_start_new_thread_patch, &thread_start_new_patch,   &thread_get_ident_patch,
+    &thread_start_joinable_patch,   &thread_handle_join_patch, &thread_handle_is_done_patch,
+    &thread_handle_set_done_patch,  &thread_shutdown_patch,    NULL};
 #endif

@@ -16,10 +16,10 @@
  */
 #include "evergreen.h"
 
-#define CHUNK_SIZE 16384  /* CPython's DATA_STACK_CHUNK_SIZE, in bytes */
-#define ROOT_SIZE 704     /* ours: room for a few frames; no size that an arena could have */
-#define CACHE_MAX 512     /* 8 MiB */
-#define CACHE_KEPT 16     /* when idle */
+#define CHUNK_SIZE 16384 /* CPython's DATA_STACK_CHUNK_SIZE, in bytes */
+#define ROOT_SIZE 704    /* ours: room for a few frames; no size that an arena could have */
+#define CACHE_MAX 512    /* 8 MiB */
+#define CACHE_KEPT 16    /* when idle */
 
 #if PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
 #define ROOT_CHUNKS 1

@@ -48,8 +48,8 @@ task_unbind(PyObject *capsule)
         self->greenlet = NULL;
         self->state = EG_ENDED;
         if (hub->current == self)
-            hub->current = self->beneath && self->beneath->state != EG_ENDED ? self->beneath
-                                                                              : hub->main;
+            hub->current =
+                self->beneath && self->beneath->state != EG_ENDED ? self->beneath : hub->main;
     }
     Py_DECREF(self); /* what task_for_foreign() gave to the capsule */
 }
@@ -507,8 +507,7 @@ eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback)
         PyErr_Format(PyExc_TypeError, "calling %R gave no exception", type);
         Py_CLEAR(exc);
     }
-    if (exc && traceback && traceback != Py_None
-        && PyException_SetTraceback(exc, traceback) < 0)
+    if (exc && traceback && traceback != Py_None && PyException_SetTraceback(exc, traceback) < 0)
         Py_CLEAR(exc);
     return exc;
 }
@@ -825,12 +824,13 @@ static PyMethodDef task_methods[] = {
 
 static PyGetSetDef task_getset[] = {
     {"name", task_get_name, task_set_name, PyDoc_STR("What reports call it."), NULL},
-    {"greenlet", task_get_greenlet, NULL,
-     PyDoc_STR("The greenlet that it runs on now, or None."), NULL},
+    {"greenlet", task_get_greenlet, NULL, PyDoc_STR("The greenlet that it runs on now, or None."),
+     NULL},
     {"loop", task_get_loop, NULL, PyDoc_STR("Its EventLoop."), NULL},
     {"waiting", task_get_waiting, NULL,
      PyDoc_STR("None, or what it waits for: (kind, object, deadline or None, since), times in\n"
-               "seconds of EventLoop.time()."), NULL},
+               "seconds of EventLoop.time()."),
+     NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -851,18 +851,10 @@ PyDoc_STRVAR(task_doc,
 "target(*args, **kwargs). While it waits for something, other tasks run.");
 
 static PyType_Slot task_slots[] = {
-    {Py_tp_doc, (void *)task_doc},
-    {Py_tp_new, task_new},
-    {Py_tp_init, task_init},
-    {Py_tp_traverse, task_traverse},
-    {Py_tp_clear, task_clear},
-    {Py_tp_finalize, task_finalize},
-    {Py_tp_dealloc, task_dealloc},
-    {Py_tp_repr, task_repr},
-    {Py_tp_methods, task_methods},
-    {Py_tp_getset, task_getset},
-    {Py_tp_members, task_members},
-    {0, NULL},
+    {Py_tp_doc, (void *)task_doc},   {Py_tp_new, task_new},         {Py_tp_init, task_init},
+    {Py_tp_traverse, task_traverse}, {Py_tp_clear, task_clear},     {Py_tp_finalize, task_finalize},
+    {Py_tp_dealloc, task_dealloc},   {Py_tp_repr, task_repr},       {Py_tp_methods, task_methods},
+    {Py_tp_getset, task_getset},     {Py_tp_members, task_members}, {0, NULL},
 };
 
 PyType_Spec eg_task_spec = {

@@ -93,8 +93,7 @@ heap_down(EgTimers *timers, size_t i, EgBucket *bucket)
         size_t child = 2 * i + 1;
         if (child >= timers->nheap)
             break;
-        if (child + 1 < timers->nheap
-            && timers->heap[child + 1]->tick < timers->heap[child]->tick)
+        if (child + 1 < timers->nheap && timers->heap[child + 1]->tick < timers->heap[child]->tick)
             child++;
         if (timers->heap[child]->tick >= bucket->tick)
             break;

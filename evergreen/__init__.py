@@ -27,6 +27,7 @@ import os as _os
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from evergreen import _policy
 from evergreen._evergreen_c import (
     Channel,
     Deadlock,
@@ -39,7 +40,6 @@ from evergreen._evergreen_c import (
     sleep,
     spawn,
 )
-from evergreen import _policy
 
 __all__ = [
     "Channel",

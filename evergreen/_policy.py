@@ -131,13 +131,13 @@ def leave_child(exc: BaseException | None) -> NoReturn:
 
 # ---- signals -----------------------------------------------------------------------------------
 
-_signal_handlers: dict[int, tuple[Any, list[core.Handler]]] = {}
+_signal_handlers: dict[int, tuple[Any, list[core.Watcher]]] = {}
 
 
 class SignalHandler:
     """What `EventLoop.add_signal_handler` returns: a callback that cancel() takes out."""
 
-    def __init__(self, signum: int, handler: core.Handler) -> None:
+    def __init__(self, signum: int, handler: core.Watcher) -> None:
         self._signum = signum
         self._handler = handler
 
@@ -178,7 +178,7 @@ def _check_signum(signum: object) -> int:
     return int(signum)
 
 
-def add_signal_handler(loop: core.EventLoop, sig: object, handler: core.Handler) -> SignalHandler:
+def add_signal_handler(loop: core.EventLoop, sig: object, handler: core.Watcher) -> SignalHandler:
     """One more callback for a signal, beside those that it has."""
     signum = _check_signum(sig)
     if signum not in _signal_handlers:
@@ -225,7 +225,7 @@ def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Map
 def forget_thread(ident: int) -> None:
     """Drop the stand-in that `threading` made for a task that asked which thread it is."""
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    if isinstance(thread, threading._DummyThread):  # type: ignore[attr-defined]
+    if isinstance(thread, threading._DummyThread):
         threading._active.pop(ident, None)  # type: ignore[attr-defined]
 
 
