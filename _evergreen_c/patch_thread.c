@@ -196,13 +196,22 @@ thread_run(PyObject *body, PyObject *unused)
 
 static PyMethodDef thread_run_def = {"thread", thread_run, METH_NOARGS, NULL};
 
+/* Whether a thread that is started here is a task. In the main thread the first one brings the
+ * hub; until then there is no task, and so nothing that native calls could hold up. */
+static bool
+thread_becomes_task(void)
+{
+    return eg_hub_cooperates() || PyThread_get_thread_ident() == eg_state->main_thread;
+}
+
 /* A new reference to the task that stands for the thread. */
 static EgTask *
 thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
 {
     PyObject *body = PyTuple_Pack(3, function, args, kwargs ? kwargs : Py_None);
     PyObject *run = body ? PyCFunction_New(&thread_run_def, body) : NULL;
-    PyObject *task = run ? eg_task_spawn(eg_hub_here, run, NULL, NULL) : NULL;
+    EgHub *hub = run ? eg_hub_get() : NULL;
+    PyObject *task = hub ? eg_task_spawn(hub, run, NULL, NULL) : NULL;
     Py_XDECREF(run);
     Py_XDECREF(body);
     return (EgTask *)task;
@@ -212,7 +221,7 @@ static PyObject *
 thread_start(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
              PyObject *kwnames)
 {
-    if (!eg_hub_cooperates() || kwnames || n < 2 || n > 3 || !PyCallable_Check(args[0])
+    if (!thread_becomes_task() || kwnames || n < 2 || n > 3 || !PyCallable_Check(args[0])
         || !PyTuple_Check(args[1]) || (n == 3 && !PyDict_Check(args[2])))
         return eg_patch_call_original(patch, self, args, n, kwnames);
     EgTask *task = thread_spawn(args[0], args[1], n == 3 ? args[2] : NULL);
@@ -389,7 +398,7 @@ thread_start_joinable(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObj
     PyObject *given[3] = {NULL, Py_None, Py_True};
     static const char *const names[] = {"function", "handle", "daemon"};
     Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    bool usual = eg_hub_cooperates() && n <= 3;
+    bool usual = thread_becomes_task() && n <= 3;
     for (Py_ssize_t i = 0; usual && i < n; i++)
         given[i] = args[i];
     for (Py_ssize_t i = 0; usual && i < nkw; i++) {
