@@ -17,6 +17,14 @@ from evergreen import _evergreen_c as core
 IDLE_SECONDS = 10.0  # how long a thread waits for more work before it ends
 
 
+def _loop_of_caller() -> core.EventLoop | None:
+    """The loop that the caller is about to wait in; None in a native thread that has none."""
+    try:
+        return core.EventLoop.current()
+    except RuntimeError:
+        return None
+
+
 class Call:
     """A call in a native thread, and its outcome."""
 
@@ -30,7 +38,7 @@ class Call:
         self._exc: BaseException | None = None
         self._started = False
         self._done = core.Event()
-        self._loop = core.loop_here()
+        self._loop = _loop_of_caller()
         if self._loop is not None:
             self._loop._pin(1)
 
