@@ -511,6 +511,13 @@ PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, P
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
                                  Py_ssize_t n, PyObject *kwnames);
+/* The same in a native thread, while the task waits; how: "offload", or "offload_name_lookup". */
+PyObject *eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self,
+                           PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else */
+/* Whether it is a number, and one of seconds, that the standard library takes; no exception. */
+bool eg_patch_number(PyObject *object, double *value);
+bool eg_patch_seconds(PyObject *object, double *seconds);
 extern unsigned eg_patch_generation; /* counts what was unpatched */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
@@ -527,9 +534,6 @@ int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
 unsigned long eg_thread_ident(void);        /* what get_ident() says here */
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
-/* Have the native function called in a pool thread, while the task waits. */
-PyObject *eg_thread_offload(const EgPatch *patch, PyObject *self, PyObject *const *args,
-                            Py_ssize_t n, PyObject *kwnames);
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);
 PyObject *eg_thread_note_native(PyObject *module, PyObject *lock);
 

@@ -61,8 +61,10 @@ greenlet_new(PyObject *run, PyObject *parent)
 }
 
 /* ---- the one switch -------------------------------------------------------- */
-/* Go to *greenlet* with *node* as its errand. 0 when somebody comes back here in the
- * scheduler's way; -1 with an exception when thrown at by greenlet.throw(). */
+/* Go to *greenlet* with *node* as its errand. No reference is held on it meanwhile: whoever
+ * owns it may end it before this stack goes on, and a reference here would make every worker
+ * look as if somebody had kept it. greenlet does not look at it again (but in assertions).
+ * 0 when somebody comes back here in the scheduler's way; -1 with an exception when thrown at by greenlet.throw(). */
 static int
 park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
 {

@@ -114,6 +114,47 @@ done:
     return result;
 }
 
+/* ---- in a native thread -------------------------------------------------------------- */
+/* Call the original in a native thread, with the task parked meanwhile.  *how* is the policy's
+ * function that does it. */
+PyObject *
+eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self, PyObject *const *args,
+                 Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *result = NULL, *positional = NULL, *kwargs = NULL;
+    PyTypeObject *type = patch->def->ml_flags & METH_METHOD ? patch->type : NULL;
+    PyObject *function = PyCMethod_New(patch->def, self, NULL, type); /* native without a hub */
+    if (!function || !(positional = PyTuple_New(n)) || !(kwargs = PyDict_New()))
+        goto done;
+    for (Py_ssize_t i = 0; i < n; i++)
+        PyTuple_SET_ITEM(positional, i, Py_NewRef(args[i]));
+    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
+        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
+            goto done;
+    result = eg_policy_call(how, (PyObject *[]){function, positional, kwargs}, 3);
+done:
+    Py_XDECREF(kwargs);
+    Py_XDECREF(positional);
+    Py_XDECREF(function);
+    return result;
+}
+
+/* The errno of the OSError that is set; 0: it is something else. */
+int
+eg_patch_errno(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return 0;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *number = PyObject_GetAttrString(value, "errno");
+    long code = number && PyLong_Check(number) ? PyLong_AsLong(number) : 0;
+    Py_XDECREF(number);
+    PyErr_Restore(type, value, traceback);
+    return (int)code;
+}
+
 /* ---- finding and swapping ------------------------------------------------ */
 static EgPatch *const *const patch_tables[] = {
     eg_patch_time, eg_patch_socket, eg_patch_select, eg_patch_thread, eg_patch_lock, eg_patch_queue,

@@ -121,7 +121,7 @@ lock_take(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int status = lock_try(self);
     if (status == 0 && eg_thread_is_sentinel(self))
-        return eg_thread_offload(patch, self, args, n, kwnames);
+        return eg_patch_offload("offload", patch, self, args, n, kwnames);
     while (status == 0) {
         EgTask *me = eg_wait_begin();
         if (!me || eg_waiters_join(me, self) < 0)
@@ -336,7 +336,7 @@ rlock_acquire_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
         return status < 0 ? NULL : PyBool_FromLong(status);
     }
     /* It may not wait. Have the native one check the arguments on a lock that nobody has. */
-    PyObject *checked = NULL, *spare = PyObject_CallNoArgs((PyObject *)Py_TYPE(op));
+    PyObject *checked = NULL, *spare = PyObject_CallNoArgs((PyObject *)patch->type);
     if (spare)
         checked = eg_patch_call_original(patch, spare, args, n, kwnames);
     if (checked)
@@ -372,7 +372,7 @@ rlock_release_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
     EgRLock *self = (EgRLock *)op;
     if (!eg_hub_cooperates()) {
         PyObject *result = eg_patch_call_original(patch, op, args, n, kwnames);
-        EgQueue *waiters = result ? eg_waiters_of(op) : NULL;
+        EgQueue *waiters = result && !rlock_count(self) ? eg_waiters_of(op) : NULL;
         if (waiters)
             eg_queue_wake(waiters, NULL);
         return result;
@@ -449,8 +449,10 @@ rlock_acquire_restore(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObjec
     PyObject *state = n ? args[0] : NULL;
     if (!eg_hub_cooperates() || n != 1 || !PyTuple_Check(state))
         return eg_patch_call_original(&rlock_acquire_restore_patch, op, args, n, kwnames);
-    if (!PyArg_ParseTuple(state, "kk:_acquire_restore", &count, &owner))
-        return NULL;
+    if (!PyArg_ParseTuple(state, "kk", &count, &owner)) {
+        PyErr_Clear(); /* the native one says it in its own words */
+        return eg_patch_call_original(&rlock_acquire_restore_patch, op, args, n, kwnames);
+    }
     int status = rlock_take(self, count, EG_FOREVER);
     if (status < 0)
         return NULL;

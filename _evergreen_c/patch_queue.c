@@ -50,21 +50,24 @@ queue_get_arguments(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyOb
     return *timeout == Py_None || PyFloat_Check(*timeout) || PyLong_Check(*timeout);
 }
 
+/* Whether the exception that is set is the Empty of the module that self's type comes from (who
+ * imports _queue afresh has two). */
 static bool
 queue_is_empty_error(PyObject *self)
 {
-    static PyObject *empty; /* strong: _queue.Empty, for the life of the process */
-    if (!empty) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyObject *module = PyImport_ImportModule("_queue");
-        empty = module ? PyObject_GetAttrString(module, "Empty") : NULL;
-        Py_XDECREF(module);
-        if (!empty)
-            PyErr_WriteUnraisable(self);
-        PyErr_Restore(type, value, traceback);
-    }
-    return empty && PyErr_ExceptionMatches(empty);
+    PyObject *type, *value, *traceback, *module, *empty;
+    PyTypeObject *from = Py_TYPE(self);
+    while (from->tp_base && !from->tp_methods) /* subclasses made in Python have none */
+        from = from->tp_base;
+    PyErr_Fetch(&type, &value, &traceback);
+    module = PyType_GetModule(from); /* borrowed from the type */
+    empty = module ? PyObject_GetAttrString(module, "Empty") : NULL;
+    if (!empty)
+        PyErr_WriteUnraisable(self);
+    bool is = empty && PyErr_GivenExceptionMatches(type, empty);
+    Py_XDECREF(empty);
+    PyErr_Restore(type, value, traceback);
+    return is;
 }
 
 static PyObject *

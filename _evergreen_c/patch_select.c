@@ -17,12 +17,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-bool eg_patch_number(PyObject *object, double *value);
-bool eg_patch_seconds(PyObject *object, double *seconds);
-PyObject *eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self,
-                           PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
-int eg_patch_errno(void);
-
 static const EgWaitKind select_kind = {"select", NULL};
 static const EgWaitKind poll_kind = {"poll", NULL};
 

@@ -153,7 +153,7 @@ unsigned long
 eg_thread_ident(void)
 {
     EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
-    if (!me || me->role == EG_MAIN)
+    if (!me || me->role == EG_MAIN || me->signals) /* signal handlers run in the main thread */
         return PyThread_get_thread_ident();
     me->identified = true;
     return (unsigned long)(uintptr_t)me;
@@ -172,14 +172,18 @@ thread_get_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
 EG_PATCH(thread_start_new_thread, "_thread", "start_new_thread", "thread");
 EG_PATCH(thread_start_new, "_thread", "start_new", "thread");
 
+static Py_ssize_t thread_tasks; /* that run, as _count() counts threads */
+
 /* What a task does in a thread's place: body = (function, args, kwargs or None). */
 static PyObject *
 thread_run(PyObject *body, PyObject *unused)
 {
     (void)unused;
     PyObject *function = PyTuple_GET_ITEM(body, 0), *kwargs = PyTuple_GET_ITEM(body, 2);
+    thread_tasks++;
     PyObject *result =
         PyObject_Call(function, PyTuple_GET_ITEM(body, 1), kwargs == Py_None ? NULL : kwargs);
+    thread_tasks--;
     if (result) {
         Py_DECREF(result);
         Py_RETURN_NONE;
@@ -189,8 +193,13 @@ thread_run(PyObject *body, PyObject *unused)
         return NULL;
     if (PyErr_ExceptionMatches(PyExc_SystemExit))
         PyErr_Clear(); /* a thread ends with it, silently */
-    else
-        PyErr_WriteUnraisable(function);
+    else {
+#if PY_VERSION_HEX >= 0x030d0000
+        PyErr_FormatUnraisable("Exception ignored in thread started by %R", function);
+#else
+        _PyErr_WriteUnraisableMsg("in thread started by", function);
+#endif
+    }
     Py_RETURN_NONE;
 }
 
@@ -201,7 +210,9 @@ static PyMethodDef thread_run_def = {"thread", thread_run, METH_NOARGS, NULL};
 static bool
 thread_becomes_task(void)
 {
-    return eg_hub_cooperates() || PyThread_get_thread_ident() == eg_state->main_thread;
+    return eg_hub_cooperates()
+           || (PyThread_get_thread_ident() == eg_state->main_thread
+               && PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 
 /* A new reference to the task that stands for the thread. */
@@ -244,34 +255,37 @@ thread_start_new(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
     return thread_start(&thread_start_new_patch, self, args, n, kwnames);
 }
 
-/* ---- waiting for native threads ----------------------------------------------------------- */
-PyObject *
-eg_thread_offload(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
-                  PyObject *kwnames)
+/* ---- what threads tell about themselves ----------------------------------------------------- */
+EG_PATCH(thread_count, "_thread", "_count", "thread");
+EG_PATCH(thread_excepthook, "_thread", "_excepthook", "thread");
+
+static PyObject *
+thread_count(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    PyObject *owner = PyUnicode_FromString(patch->owner), *result = NULL, *call = NULL;
-    PyObject *name = PyUnicode_FromString(patch->name), *dict = PyDict_New();
-    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    PyObject *where[] = {owner, name}, *native = NULL;
-    if (owner && name && dict)
-        native = eg_patch_native(NULL, where, 2);
-    if (!native || !(call = PyTuple_New(n + 1)))
-        goto done;
-    PyTuple_SET_ITEM(call, 0, Py_NewRef(self));
-    for (Py_ssize_t i = 0; i < n; i++)
-        PyTuple_SET_ITEM(call, i + 1, Py_NewRef(args[i]));
-    for (Py_ssize_t i = 0; i < nkw; i++)
-        if (PyDict_SetItem(dict, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
-            goto done;
-    PyObject *offload[] = {native, call, dict};
-    result = eg_policy_call("offload", offload, 3);
-done:
-    Py_XDECREF(call);
-    Py_XDECREF(native);
-    Py_XDECREF(dict);
-    Py_XDECREF(name);
-    Py_XDECREF(owner);
-    return result;
+    PyObject *native = eg_patch_call_original(&thread_count_patch, self, args, n, kwnames);
+    if (!native)
+        return NULL;
+    Py_ssize_t count = PyLong_AsSsize_t(native);
+    Py_DECREF(native);
+    return PyLong_FromSsize_t(count + thread_tasks);
+}
+
+/* What threading.excepthook is unless somebody sets another one. A Thread gives it whatever ends
+ * its run(): Ctrl-C is for the main thread, and a task that is killed is nothing to report. */
+static PyObject *
+thread_excepthook(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (eg_hub_cooperates() && n == 1 && PyTuple_Check(args[0]) && PyTuple_GET_SIZE(args[0]) > 1) {
+        PyObject *type = PyTuple_GET_ITEM(args[0], 0), *exc = PyTuple_GET_ITEM(args[0], 1);
+        if (PyErr_GivenExceptionMatches(type, eg_state->task_exit))
+            Py_RETURN_NONE;
+        if (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)
+            && PyExceptionInstance_Check(exc)) {
+            eg_hub_to_main(eg_hub_here, exc);
+            Py_RETURN_NONE;
+        }
+    }
+    return eg_patch_call_original(&thread_excepthook_patch, self, args, n, kwnames);
 }
 
 #if !HANDLES
@@ -335,8 +349,13 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
     return thread_note_sentinel(lock);
 }
 
-EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch, &thread_start_new_patch,
-                                    &thread_get_ident_patch, &thread_set_sentinel_patch, NULL};
+EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
+                                    &thread_start_new_patch,
+                                    &thread_get_ident_patch,
+                                    &thread_set_sentinel_patch,
+                                    &thread_excepthook_patch,
+                                    &thread_count_patch,
+                                    NULL};
 
 #else
 /* ---- 3.13 and later: handles ------------------------------------------------------------------- */
@@ -441,10 +460,14 @@ thread_handle_join(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
             return NULL;
         if (!eg_hub_cooperates())
             return eg_patch_call_original(&thread_handle_join_patch, self, args, n, kwnames);
-        return eg_thread_offload(&thread_handle_join_patch, self, args, n, kwnames);
+        return eg_patch_offload("offload", &thread_handle_join_patch, self, args, n, kwnames);
     }
     PyObject *timeout = n ? args[0] : NULL, *join = NULL;
     double seconds = -1;
+    if (eg_hub_here && eg_hub_task(eg_hub_here) == task) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot join current thread");
+        return NULL;
+    }
     if (timeout && timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0)
         return NULL;
     if (timeout && timeout != Py_None && seconds >= 0)
@@ -514,8 +537,15 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
     Py_RETURN_NONE;
 }
 
-EgPatch *const eg_patch_thread[] = {
-    &thread_start_new_thread_patch, &thread_start_new_patch,   &thread_get_ident_patch,
-    &thread_start_joinable_patch,   &thread_handle_join_patch, &thread_handle_is_done_patch,
-    &thread_handle_set_done_patch,  &thread_shutdown_patch,    NULL};
+EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
+                                    &thread_start_new_patch,
+                                    &thread_get_ident_patch,
+                                    &thread_start_joinable_patch,
+                                    &thread_handle_join_patch,
+                                    &thread_handle_is_done_patch,
+                                    &thread_handle_set_done_patch,
+                                    &thread_shutdown_patch,
+                                    &thread_excepthook_patch,
+                                    &thread_count_patch,
+                                    NULL};
 #endif

@@ -29,6 +29,8 @@ _GROUPS = {
     "_thread": "thread",
     "thread": "thread",
     "threading": "thread",
+    "_queue": "thread",
+    "queue": "thread",
 }
 
 
@@ -102,7 +104,12 @@ def import_patched(name: str) -> ModuleType:
 _originals: dict[str, ModuleType] = {}
 
 # Which C modules stand under a Python module of the standard library.
-_STANDS_ON = {"socket": ("_socket", "select"), "threading": ("_thread", "time"), "selectors": ("select",)}
+_STANDS_ON = {
+    "socket": ("_socket", "select"),
+    "threading": ("_thread", "time"),
+    "selectors": ("select",),
+    "queue": ("threading", "_queue", "time"),
+}
 
 
 def original(name: str) -> ModuleType:
@@ -135,7 +142,58 @@ def _native_c_module(name: str) -> ModuleType:
         base = getattr(real, attribute, None)
         if isinstance(base, type) and base.__flags__ & (1 << 10):  # Py_TPFLAGS_BASETYPE
             setattr(copy, attribute, type(base.__name__, (base,), {**methods, "__module__": name}))
+    if name == "_thread":
+        _use_native_locks(copy)
     return copy
+
+
+class _NativeLock:
+    """A lock that blocks its thread: the lock type takes no subclasses, so this stands around one."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self, lock: Any = None) -> None:
+        self._lock = lock or _new_lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock; see `threading.Lock.acquire`."""
+        return bool(_lock_acquire(self._lock, blocking, timeout))
+
+    def release(self) -> None:
+        """Release the lock, whoever took it."""
+        _lock_release(self._lock)
+
+    def locked(self) -> bool:
+        """Return whether somebody has it."""
+        return bool(self._lock.locked())
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+
+    acquire_lock, release_lock, locked_lock = acquire, release, locked
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<native {self._lock!r}>"
+
+
+_new_lock = threading.Lock
+_lock_acquire = core.patch_native("_thread.LockType", "acquire")
+_lock_release = core.patch_native("_thread.LockType", "release")
+
+
+def _use_native_locks(module: ModuleType) -> None:
+    for name in ("allocate_lock", "allocate", "lock", "LockType"):
+        if hasattr(module, name):
+            setattr(module, name, _NativeLock)
+    native = core.patch_native("_thread", "_set_sentinel")
+    if native is not None:  # 3.12 and before: C code releases such a lock when its thread ends
+        module._set_sentinel = lambda: _NativeLock(native())  # type: ignore[attr-defined]
 
 
 def _native_python_module(name: str) -> ModuleType:
@@ -144,7 +202,10 @@ def _native_python_module(name: str) -> ModuleType:
     saved = {key: sys.modules.pop(key, None) for key in (*beneath, name)}
     try:
         sys.modules.update(beneath)
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if hasattr(module, "_shutdown_locks"):  # 3.12 and before: the process waits for these threads too
+            module._shutdown_locks = threading._shutdown_locks  # type: ignore[attr-defined]
+        return module
     finally:
         for key, module in saved.items():
             if module is None:
