@@ -36,6 +36,13 @@ typedef struct EgSignals EgSignals;
 /* The one cast between C function types: methods of a given calling convention. */
 #define EG_METHOD(fn) ((PyCFunction)(void (*)(void))(fn))
 
+/* Thread-local, at a fixed offset where the C library has room for that in a loaded module. */
+#ifdef __GLIBC__
+#define EG_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define EG_THREAD_LOCAL _Thread_local
+#endif
+
 #define EG_LIKELY(x) __builtin_expect(!!(x), 1)
 #define EG_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -402,11 +409,12 @@ struct EgHub {
 };
 
 /* The hub of this thread, or NULL; no exception. */
-extern _Thread_local EgHub *eg_hub_here;
+extern EG_THREAD_LOCAL EgHub *eg_hub_here;
 EgHub *eg_hub_get(void);         /* borrowed; made on demand in the main thread */
 EgTask *eg_hub_task(EgHub *hub); /* borrowed: who runs; NULL, no exception: the hub's greenlet */
 void eg_hub_push(EgHub *hub, EgNode *node); /* make it runnable, from any thread */
-EgNode *eg_hub_next(EgHub *hub);            /* the next node to run; polls if there is none */
+/* The next node to run; polls if there is none. ticks: what the counter says now. */
+EgNode *eg_hub_next(EgHub *hub, uint64_t ticks);
 uv_loop_t *eg_hub_uv(EgHub *hub);
 EgHub *eg_hub_new(PyTypeObject *type); /* this thread's, which has none */
 int eg_hub_destroy(EgHub *hub);        /* from its main greenlet; -1: exception */

@@ -25,7 +25,7 @@ struct EgPort {
     uv_timer_t clock; /* bounds a poll by the earliest deadline */
 };
 
-_Thread_local EgHub *eg_hub_here;
+EG_THREAD_LOCAL EgHub *eg_hub_here;
 
 /* ---- libuv's side: no PyObject touched --------------------------------------- */
 static void
@@ -257,9 +257,9 @@ hub_idle(EgHub *hub)
 }
 
 EgNode *
-eg_hub_next(EgHub *hub)
+eg_hub_next(EgHub *hub, uint64_t ticks)
 {
-    if (--hub->budget <= 0 || eg_clock_ticks() >= hub->slice_end)
+    if (--hub->budget <= 0 || ticks >= hub->slice_end)
         eg_hub_poll(hub, false);
     for (;;) {
         EgNode *node;

@@ -128,7 +128,7 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
         eg_thread_leave(me);
     if (EG_UNLIKELY(me->role == EG_FOREIGN))
         foreign = Py_NewRef((hub->foreign = me)->greenlet);
-    EgNode *node = eg_hub_next(hub);
+    EgNode *node = eg_hub_next(hub, me->wait.since);
     if (node != &me->ready) {
         status = park_switch(hub, park_target(hub, node), node);
         if (EG_UNLIKELY(hub->handoff != &me->ready))
@@ -178,7 +178,7 @@ worker_main(PyObject *unused, PyObject *none)
         Py_DECREF(task);  /* what eg_task_start() took */
         hub->forbidden--;
         bool anonymous = worker_is_anonymous(self);
-        node = eg_hub_next(hub);
+        node = eg_hub_next(hub, eg_clock_ticks());
         if (anonymous && !node->run && !EG_OWNER(node, EgTask, ready)->greenlet) {
             EG_OWNER(node, EgTask, ready)->greenlet = self;
             continue;
@@ -235,7 +235,7 @@ hub_main(PyObject *unused, PyObject *none)
         hub->current = NULL;
         while (node && node->run) {
             node->run(node);
-            node = eg_hub_next(hub);
+            node = eg_hub_next(hub, eg_clock_ticks());
         }
         if (!node) { /* from eg_park_hub_end() */
             eg_park_workers_trim(hub, 0);

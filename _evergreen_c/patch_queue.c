@@ -28,26 +28,37 @@ queue_give_back(EgTask *task)
 static const EgWaitKind queue_kind = {"queue", queue_give_back};
 
 /* ---- getting --------------------------------------------------------------- */
-/* The arguments of get(block=True, timeout=None), borrowed; false: leave errors to the native. */
-static bool
-queue_get_arguments(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **block,
-                    PyObject **timeout)
+/* get(block=True, timeout=None), where it may wait. 0: it may not, or the arguments are wrong:
+ * the native function deals with it; -1: exception. */
+static int
+queue_may_wait(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, uint64_t *deadline)
 {
+    PyObject *block = n > 0 ? args[0] : Py_True, *timeout = n > 1 ? args[1] : Py_None;
     Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    *block = n > 0 ? args[0] : Py_True;
-    *timeout = n > 1 ? args[1] : Py_None;
+    *deadline = EG_FOREVER;
     if (n > 2)
-        return false;
+        return 0;
     for (Py_ssize_t i = 0; i < nkw; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         if (n < 1 && PyUnicode_CompareWithASCIIString(name, "block") == 0)
-            *block = args[n + i];
+            block = args[n + i];
         else if (n < 2 && PyUnicode_CompareWithASCIIString(name, "timeout") == 0)
-            *timeout = args[n + i];
+            timeout = args[n + i];
         else
-            return false;
+            return 0;
     }
-    return *timeout == Py_None || PyFloat_Check(*timeout) || PyLong_Check(*timeout);
+    if (timeout != Py_None) {
+        if (!PyFloat_Check(timeout) && !PyLong_Check(timeout))
+            return 0;
+        double seconds = PyFloat_AsDouble(timeout);
+        if (PyErr_Occurred())
+            PyErr_Clear();
+        else if (seconds > 0 && seconds < (double)PY_TIMEOUT_MAX / 1e6)
+            *deadline = eg_clock_after(seconds);
+        if (*deadline == EG_FOREVER)
+            return 0;
+    }
+    return PyObject_IsTrue(block);
 }
 
 /* Whether the exception that is set is the Empty of the module that self's type comes from (who
@@ -73,19 +84,11 @@ queue_is_empty_error(PyObject *self)
 static PyObject *
 queue_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    PyObject *block, *timeout, *no = Py_False;
+    PyObject *no = Py_False;
     uint64_t deadline;
-    double seconds = 0;
-    if (!eg_hub_cooperates() || !queue_get_arguments(args, n, kwnames, &block, &timeout))
-        return eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
-    int blocks = PyObject_IsTrue(block);
-    if (blocks < 0)
-        return NULL;
-    if (!blocks || (timeout != Py_None && eg_clock_seconds(timeout, &seconds) < 0) || seconds < 0)
-        return PyErr_Occurred() ? NULL
-                                : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
-    if (eg_clock_deadline(timeout, &deadline) < 0)
-        return NULL;
+    int waits = eg_hub_cooperates() ? queue_may_wait(args, n, kwnames, &deadline) : 0;
+    if (waits <= 0)
+        return waits < 0 ? NULL : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);
     for (;;) {
         PyObject *item = eg_patch_call_original(&queue_get_patch, self, &no, 1, NULL);
         if (item || !queue_is_empty_error(self))

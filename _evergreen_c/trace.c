@@ -2,6 +2,10 @@
  *
  * threading.settrace() and threading.setprofile() name functions for threads that start
  * later; a task that starts applies them too, unless its native thread is traced already.
+ *
+ * Not on 3.15: there an exception raised in a frame that was suspended, in another greenlet,
+ * while the trace function was set reads monitoring data that the frame's code does not have,
+ * and the process crashes; two plain greenlets and sys.settrace() show it.
  */
 #include "evergreen.h"
 
@@ -15,6 +19,8 @@ trace_hook(const char *name)
 bool
 eg_trace_wanted(void)
 {
+    if (PY_VERSION_HEX >= 0x030f0000)
+        return false;
     PyObject *hook = PyDict_GetItemWithError(eg_state->threading_dict, eg_state->str_trace_hook);
     if (EG_UNLIKELY(hook != Py_None))
         return true;

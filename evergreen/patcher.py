@@ -191,7 +191,7 @@ def _use_native_locks(module: ModuleType) -> None:
     for name in ("allocate_lock", "allocate", "lock", "LockType"):
         if hasattr(module, name):
             setattr(module, name, _NativeLock)
-    native = core.patch_native("_thread", "_set_sentinel")
+    native = getattr(module, "_set_sentinel", None)
     if native is not None:  # 3.12 and before: C code releases such a lock when its thread ends
         module._set_sentinel = lambda: _NativeLock(native())  # type: ignore[attr-defined]
 

@@ -39,8 +39,10 @@ def end(*tasks):
 
 
 def native(function, *args):
-    """A call in a native thread; its get() waits as a task does."""
-    return _threads.user.submit(function, args, {})
+    """A call in a native thread of its own; its get() waits as a task does."""
+    call = _threads.Call(function, args, {})
+    _threads.start_native_thread(call.run, ())
+    return call
 
 
 def refusal(function, *args, **kwargs):

@@ -207,7 +207,7 @@ def test_evergreen_and_patched_sleepers_share_one_clock(patched):
         order.append(seconds)
 
     tasks = [
-        spawn(sleeper, evergreen.sleep if number % 2 else time.sleep, number / 1000)
+        spawn(sleeper, evergreen.sleep if number % 2 else time.sleep, number / 40)
         for number in (5, 2, 4, 1, 3)
     ]
     for task in tasks:
