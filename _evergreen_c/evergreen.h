@@ -61,13 +61,15 @@ struct EgState {
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
-    PyObject *threading_dict;  /* strong: the namespace of module threading */
-    PyObject *policy;          /* module evergreen._policy, imported when first needed */
+    PyObject *threading_dict;        /* strong: the namespace of module threading */
+    PyObject *policy;                /* module evergreen._policy, imported when first needed */
+    PyInterpreterState *interpreter; /* the one that loaded this module */
     EgHub *hubs;               /* every hub that is not destroyed; borrowed, linked by next_hub */
     unsigned long main_thread; /* the interpreter's, as Python counts identities */
     Py_ssize_t unobserved;     /* tasks that failed, and nobody knows yet */
     Py_ssize_t pool_threads;   /* native threads of our own: never a reason to wait for ever */
 };
+extern EG_THREAD_LOCAL Py_ssize_t eg_pool_thread; /* 1 in a native thread of our own */
 extern EgState *eg_state; /* the module's; greenlet allows one interpreter */
 PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nargs);
 
@@ -435,7 +437,8 @@ extern PyType_Spec eg_loop_spec;
 static inline bool
 eg_hub_cooperates(void)
 {
-    return eg_hub_here != NULL;
+    /* A subinterpreter on a hub's thread shares the method tables, but not the tasks. */
+    return eg_hub_here != NULL && PyInterpreterState_Get() == eg_state->interpreter;
 }
 
 /* ---- fork.c ----------------------------------------------------------------- */

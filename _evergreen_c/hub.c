@@ -214,7 +214,7 @@ hub_threads_live(void)
     PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
     for (; thread; thread = PyThreadState_Next(thread))
         n++;
-    return n - 1 > eg_state->pool_threads;
+    return n - 1 > eg_state->pool_threads - eg_pool_thread;
 }
 
 static void

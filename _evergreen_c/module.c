@@ -2,6 +2,7 @@
 #include "evergreen.h"
 
 EgState *eg_state;
+EG_THREAD_LOCAL Py_ssize_t eg_pool_thread;
 
 /* ---- policy: what is decided in Python (evergreen/_policy.py) -------------------------- */
 PyObject *
@@ -60,6 +61,7 @@ module_count_pool_thread(PyObject *module, PyObject *by)
     if (n == -1 && PyErr_Occurred())
         return NULL;
     eg_state->pool_threads += n;
+    eg_pool_thread += n;
     Py_RETURN_NONE;
 }
 
@@ -220,6 +222,7 @@ module_exec(PyObject *module)
                           PyExc_RuntimeError, &state->deadlock))
         return -1;
     eg_stack_setup();
+    state->interpreter = PyInterpreterState_Get();
     eg_state = state;
     return 0;
 }

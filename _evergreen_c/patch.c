@@ -71,6 +71,19 @@ patch_tuple(PyObject *const *args, Py_ssize_t n)
     return tuple;
 }
 
+/* The class that self has the method from: another one than was patched, with the same table, if
+ * its module was imported twice. Classes made in Python have no table. */
+static PyTypeObject *
+patch_class(const EgPatch *patch, PyObject *self)
+{
+    if (!patch->type || PyObject_TypeCheck(self, patch->type))
+        return patch->type;
+    PyTypeObject *cls = Py_TYPE(self);
+    while (cls->tp_base && !cls->tp_methods)
+        cls = cls->tp_base;
+    return cls;
+}
+
 PyObject *
 eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
                        PyObject *kwnames)
@@ -93,7 +106,7 @@ eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *ar
         return ((EgPatchBody)fn)(self, args, n, kwnames);
     case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
         return ((PyObject * (*)(PyObject *, PyTypeObject *, PyObject *const *, size_t, PyObject *))
-                    fn)(self, patch->type, args, (size_t)n, kwnames);
+                    fn)(self, patch_class(patch, self), args, (size_t)n, kwnames);
     }
     PyObject *tuple = patch_tuple(args, n), *dict = NULL, *result = NULL;
     if (!tuple)

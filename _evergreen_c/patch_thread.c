@@ -215,17 +215,27 @@ thread_becomes_task(void)
                && PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 
-/* A new reference to the task that stands for the thread. */
+/* A new reference to the task that stands for the thread. Like one it starts in an empty context
+ * (threading.Thread itself copies one where it is to inherit it). */
 static EgTask *
 thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
 {
     PyObject *body = PyTuple_Pack(3, function, args, kwargs ? kwargs : Py_None);
     PyObject *run = body ? PyCFunction_New(&thread_run_def, body) : NULL;
-    EgHub *hub = run ? eg_hub_get() : NULL;
-    PyObject *task = hub ? eg_task_spawn(hub, run, NULL, NULL) : NULL;
+    PyObject *context = run ? PyContext_New() : NULL;
+    EgHub *hub = context ? eg_hub_get() : NULL;
+    EgTask *task = hub ? (EgTask *)eg_task_spawn(hub, run, NULL, NULL) : NULL;
+    if (task) {
+        PyObject_GC_UnTrack(context); /* as eg_task_spawn() left the copy that this replaces */
+        PyObject_GC_Track(task->context);
+        PyObject *copy = task->context;
+        task->context = context;
+        context = copy;
+    }
+    Py_XDECREF(context);
     Py_XDECREF(run);
     Py_XDECREF(body);
-    return (EgTask *)task;
+    return task;
 }
 
 static PyObject *

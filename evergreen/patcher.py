@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -71,7 +72,27 @@ def _apply(groups: set[str], on: bool) -> None:
 
 
 def _follow() -> None:
-    core.thread_follow(is_patched("_thread"))
+    on = is_patched("_thread")
+    core.thread_follow(on)
+    if _NATIVE_JOIN is not None:
+        threading.Thread._wait_for_tstate_lock = _join if on else _NATIVE_JOIN  # type: ignore[attr-defined]
+
+
+# 3.12 and before: how a Thread waits for its end.
+_NATIVE_JOIN = getattr(threading.Thread, "_wait_for_tstate_lock", None)
+
+
+def _join(thread: Any, block: bool = True, timeout: float = -1) -> None:
+    """What Thread.join() and is_alive() do, without two guesses that are wrong for tasks.
+
+    The original takes a thread for ended when its own wait is interrupted (bpo-45274), and expects
+    that nobody has the lock when it has released it, but then the next who joins has it.
+    """
+    lock = thread._tstate_lock
+    if lock is not None and lock.acquire(block, timeout):
+        lock.release()
+        thread._tstate_lock = None
+        thread._stop()
 
 
 @contextmanager
@@ -141,10 +162,32 @@ def _native_c_module(name: str) -> ModuleType:
     for attribute, methods in types.items():
         base = getattr(real, attribute, None)
         if isinstance(base, type) and base.__flags__ & (1 << 10):  # Py_TPFLAGS_BASETYPE
-            setattr(copy, attribute, type(base.__name__, (base,), {**methods, "__module__": name}))
+            namespace = {**methods, "__module__": name, "__slots__": ()}
+            setattr(copy, attribute, type(base.__name__, (base,), namespace))
+        elif name == "select":
+            make = attribute.removesuffix("()")
+            setattr(copy, make, partial(_NativePoll, getattr(real, make), methods))
     if name == "_thread":
         _use_native_locks(copy)
     return copy
+
+
+class _NativePoll:
+    """A poll or epoll object that blocks its thread: these types take no subclasses either."""
+
+    def __init__(self, make: Any, methods: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self._poll = make(*args, **kwargs)
+        for name, method in methods.items():
+            setattr(self, name, partial(method, self._poll))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
+
+    def __enter__(self) -> _NativePoll:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class _NativeLock:
@@ -153,7 +196,7 @@ class _NativeLock:
     __slots__ = ("__weakref__", "_lock")
 
     def __init__(self, lock: Any = None) -> None:
-        self._lock = lock or _new_lock()
+        self._lock: Any = lock or _new_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock; see `threading.Lock.acquire`."""
@@ -207,8 +250,8 @@ def _native_python_module(name: str) -> ModuleType:
             module._shutdown_locks = threading._shutdown_locks  # type: ignore[attr-defined]
         return module
     finally:
-        for key, module in saved.items():
-            if module is None:
+        for key, before in saved.items():
+            if before is None:
                 sys.modules.pop(key, None)
             else:
-                sys.modules[key] = module
+                sys.modules[key] = before

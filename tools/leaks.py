@@ -8,7 +8,8 @@ references   sys.gettotalrefcount(); needs a debug build of Python, and of the e
 blocks       sys.getallocatedblocks(): what PyMem_Malloc and PyObject_Malloc gave and did not get back
 descriptors  entries of /proc/self/fd
 
-Not seen: what tests do in child processes, and memory that comes from malloc() itself.
+Not seen: what tests do in child processes, so those that start one are left out, and memory that comes
+from malloc() itself.
 """
 
 import gc
@@ -39,6 +40,21 @@ def descriptors() -> int:
 
 FIGURES = (references, blocks, descriptors)
 
+TESTS = ["tests", "--ignore=tests/examples", "--ignore=tests/test_docs.py", "--ignore=tests/test_main.py"]
+EXAMPLES = 10  # of hypothesis, in each round
+CHILDREN = {
+    "output_of",
+    "run_python",
+    "child_python",
+    "subprocess",
+    "fork",
+}  # what tests with a child process call
+
+
+def has_children(item) -> bool:
+    """Whether what the test is about happens in another process."""
+    return bool(CHILDREN & set(item.function.__code__.co_names))
+
 
 class LeakCheck:
     """A pytest plugin that runs each test many times and fails those that leak."""
@@ -50,8 +66,24 @@ class LeakCheck:
     def pytest_configure(self):
         from hypothesis import settings  # not sooner: pytest rewrites its assertions
 
-        settings.register_profile("leaks", max_examples=10, database=None, deadline=None)
+        settings.register_profile("leaks", max_examples=EXAMPLES, database=None, deadline=None)
         settings.load_profile("leaks")
+
+    def pytest_collection_modifyitems(self, config, items):
+        from hypothesis import settings
+
+        left_out = [item for item in items if has_children(item)]
+        items[:] = [item for item in items if not has_children(item)]
+        config.hook.pytest_deselected(items=left_out)
+        for item in items:
+            wanted = getattr(item.obj, "_hypothesis_internal_use_settings", None)
+            if wanted is not None:
+                function = getattr(item.obj, "__func__", item.obj)
+                function._hypothesis_internal_use_settings = settings(wanted, max_examples=EXAMPLES)
+
+    def pytest_collection_finish(self):
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collections of each round look at the rest alone
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
@@ -113,7 +145,7 @@ def main(arguments: list[str]) -> int:
     if not hasattr(sys, "gettotalrefcount"):
         sys.exit(f"leaks.py: {sys.executable} is no debug build of Python and counts no references")
     settings = ["-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=600", "-m", "not slow"]
-    return pytest.main([*settings, *arguments], plugins=[LeakCheck()])
+    return pytest.main([*settings, *(arguments or TESTS)], plugins=[LeakCheck()])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def is_free(lock):
     return bool(taken)
 
 
-# ---- locks and RLocks alike ------------------------------------------------------------------
+# ---- locks and RLocks alike -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", LOCKS)
@@ -385,7 +385,7 @@ def test_a_lock_that_main_holds_stays_its_own_through_patch_and_unpatch(hub, mak
     assert native(lock.acquire, False).get() is True
 
 
-# ---- native threads and other hubs --------------------------------------------------------------
+# ---- native threads and other hubs ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", LOCKS)
@@ -507,7 +507,7 @@ def test_a_loop_that_is_destroyed_gives_back_the_locks_that_were_on_their_way(pa
     assert not lock.locked()
 
 
-# ---- RLocks -------------------------------------------------------------------------------------------
+# ---- RLocks ---------------------------------------------------------------------------------
 
 
 def test_the_task_that_holds_an_rlock_may_take_it_again(patched):
@@ -638,7 +638,7 @@ def test_a_subclass_of_rlock_may_take_arguments_of_its_own(patched):
     assert is_free(lock)
 
 
-# ---- nothing is lost ---------------------------------------------------------------------------------------
+# ---- nothing is lost ------------------------------------------------------------------------
 
 STEPS = st.lists(
     st.one_of(

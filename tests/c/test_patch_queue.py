@@ -74,7 +74,8 @@ def test_get_takes_what_is_there_without_letting_others_run(simple):
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs"), [((), {"block": False}), ((False,), {}), ((0, 5), {}), ((True, 0), {}), ((1, 0.0), {})]
+    ("args", "kwargs"),
+    [((), {"block": False}), ((False,), {}), ((0, 5), {}), ((True, 0), {}), ((1, 0.0), {})],
 )
 def test_a_get_that_may_not_wait_does_not_let_others_run(simple, args, kwargs):
     ran = []
@@ -313,7 +314,7 @@ def test_a_call_site_that_ran_hot_before_the_patch_cooperates(hub):
         assert task.result() == 1
 
 
-# ---- what stands on it --------------------------------------------------------------------------
+# ---- what stands on it ----------------------------------------------------------------------
 
 
 def test_the_workers_of_a_thread_pool_are_tasks(patched):
@@ -356,13 +357,13 @@ def test_the_queues_in_python_cooperate(patched, make):
         bounded.get(timeout=0.001)
 
 
-# ---- nothing is lost -------------------------------------------------------------------------------
+# ---- nothing is lost ------------------------------------------------------------------------
 
 STEPS = st.lists(
     st.one_of(
-        st.sampled_from(["get", "get for a while", "get with a timeout", "steal", "put", "put", "run", "pass"]).map(
-            lambda step: (step, None)
-        ),
+        st.sampled_from(
+            ["get", "get for a while", "get with a timeout", "steal", "put", "put", "run", "pass"]
+        ).map(lambda step: (step, None)),
         st.tuples(st.just("kill"), st.integers(0, 20)),
     ),
     min_size=3,

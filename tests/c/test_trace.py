@@ -9,7 +9,7 @@ from evergreen import sleep, spawn
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 15),
-    reason="CPython 3.15 crashes when a trace function is set in one greenlet and another one, suspended, raises",
+    reason="CPython 3.15 crashes when a trace function is set while another greenlet is suspended",
 )
 
 

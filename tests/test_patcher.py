@@ -1,0 +1,498 @@
+"""patcher.py: the standard library's functions change in place, and back."""
+
+import _queue
+import _socket
+import _thread
+import queue
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+from threading import Lock, Thread
+from time import sleep as early_sleep
+
+import pytest
+from helpers import in_thread, output_of, settle
+
+from evergreen import _evergreen_c as core
+from evergreen import patcher, spawn
+
+GROUPS = {"time": "time", "socket": "socket", "select": "select", "thread": "threading"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_patched(hub):
+    """Each test begins, and ends, with nothing patched."""
+    assert not applied()
+    yield hub
+    patcher.unpatch()
+
+
+def applied():
+    return {(owner, name) for group, owner, name, on in core.patch_list() if on and group in GROUPS}
+
+
+def available(*groups):
+    """What a group has in this version of Python."""
+    return {
+        (owner, name)
+        for group, owner, name, _ in core.patch_list()
+        if group in groups and core.patch_native(owner, name) is not None
+    }
+
+
+def lets_others_run(function, *args):
+    """Whether another task runs before function(*args) returns."""
+    ran = []
+    task = spawn(ran.append, 1)
+    function(*args)
+    let = bool(ran)
+    task.join()
+    return let
+
+
+# ---- which ----------------------------------------------------------------------------------
+
+
+def test_patch_without_arguments_patches_everything():
+    patcher.patch()
+    assert applied() == available(*GROUPS)
+    assert all(patcher.is_patched(module) for module in GROUPS.values())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_patch_with_a_name_patches_that_alone(group):
+    patcher.patch(**{group: True})
+    assert applied() == available(group)
+    assert [name for name, module in GROUPS.items() if patcher.is_patched(module)] == [group]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_patch_with_a_false_name_patches_everything_else(group):
+    patcher.patch(**{group: False})
+    assert applied() == available(*GROUPS) - available(group)
+
+
+@pytest.mark.parametrize(
+    ("modules", "groups"),
+    [
+        ({"time": True, "select": True}, ["time", "select"]),
+        ({"time": True, "select": False}, ["time"]),
+        ({"time": False, "select": False}, ["socket", "thread"]),
+        ({"all": True}, list(GROUPS)),
+        ({"all": True, "time": False}, ["socket", "select", "thread"]),
+        ({"all": False}, []),
+        ({"all": False, "time": True}, ["time"]),
+    ],
+)
+def test_names_may_be_combined(modules, groups):
+    patcher.patch(**modules)
+    assert applied() == available(*groups)
+
+
+@pytest.mark.parametrize("change", [patcher.patch, patcher.unpatch])
+def test_an_unknown_name_is_a_type_error_and_changes_nothing(change):
+    patcher.patch(time=True)
+    with pytest.raises(TypeError, match="'sockets'"):
+        change(sockets=True, time=False)
+    assert applied() == available("time")
+
+
+def test_patched_with_an_unknown_name_is_a_type_error_too():
+    with pytest.raises(TypeError, match="'sockets'"):
+        with patcher.patched(sockets=True):
+            pass
+    assert not applied()
+
+
+def test_patching_twice_is_harmless():
+    patcher.patch()
+    patcher.patch(time=True)
+    assert applied() == available(*GROUPS)
+    patcher.unpatch()
+    assert not applied()
+    patcher.unpatch()
+    assert not applied()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_unpatch_takes_out_what_it_names(group):
+    patcher.patch()
+    patcher.unpatch(**{group: True})
+    assert applied() == available(*GROUPS) - available(group)
+    patcher.unpatch(**{group: False})
+    assert not applied()
+
+
+def test_patched_takes_out_only_what_it_put_in():
+    patcher.patch(time=True)
+    with patcher.patched(time=True, select=True):
+        assert applied() == available("time", "select")
+    assert applied() == available("time")
+
+
+def test_patched_unpatches_when_its_block_fails():
+    with pytest.raises(KeyError):
+        with patcher.patched():
+            raise KeyError
+    assert not applied()
+
+
+def test_patched_blocks_may_nest():
+    with patcher.patched(time=True):
+        with patcher.patched():
+            assert applied() == available(*GROUPS)
+        assert applied() == available("time")
+    assert not applied()
+
+
+def test_a_block_may_be_unpatched_before_its_end():
+    with patcher.patched():
+        patcher.unpatch()
+        assert not applied()
+    assert not applied()
+
+
+# ---- is_patched -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "modules"),
+    [
+        ("time", [time, "time"]),
+        ("socket", [socket, _socket, "socket"]),
+        ("select", [select, "select"]),
+        ("thread", [threading, _thread, queue, _queue, "thread"]),
+    ],
+)
+def test_is_patched_takes_modules_and_names(group, modules):
+    assert not any(patcher.is_patched(module) for module in modules)
+    patcher.patch(**{group: True})
+    assert all(patcher.is_patched(module) for module in modules)
+
+
+def test_a_module_that_knows_no_patch_is_not_patched():
+    patcher.patch()
+    assert not patcher.is_patched("json")
+    assert not patcher.is_patched(sys)
+
+
+# ---- in place -------------------------------------------------------------------------------
+
+
+def test_functions_that_were_imported_before_the_patch_cooperate():
+    assert not lets_others_run(early_sleep, 0.001)
+    patcher.patch()
+    assert lets_others_run(early_sleep, 0.001)
+    patcher.unpatch()
+    assert not lets_others_run(early_sleep, 0.001)
+
+
+def test_sockets_that_were_made_before_the_patch_cooperate():
+    a, b = socket.socketpair()
+    receive = a.recv
+    with a, b:
+        patcher.patch()
+        tasks = [spawn(receive, 1), spawn(socket.socket.recv, a, 1)]
+        settle()
+        assert all(task.is_alive() for task in tasks)
+        b.send(b"xy")
+        assert sorted(task.result() for task in tasks) == [b"x", b"y"]
+
+
+def test_locks_that_were_made_before_the_patch_cooperate():
+    lock = Lock()
+    lock.acquire()
+    patcher.patch()
+    task = spawn(lock.acquire)
+    settle()
+    assert task.is_alive()
+    lock.release()
+    assert task.result() is True
+
+
+def test_threads_that_were_made_before_the_patch_become_tasks():
+    found = []
+    thread = Thread(target=lambda: found.append(threading.get_native_id()))
+    patcher.patch()
+    thread.start()
+    thread.join()
+    assert found == [threading.get_native_id()]
+
+
+def test_no_object_changes_its_identity_or_type():
+    def everything():
+        return [
+            time.sleep,
+            socket.socket,
+            socket.socket.recv,
+            socket.socketpair,
+            select.select,
+            select.epoll,
+            _thread.start_new_thread,
+            _thread.LockType,
+            _thread.RLock,
+            threading.Lock,
+            threading.local,
+            type(threading.RLock()).acquire,
+            _queue.SimpleQueue.get,
+        ]
+
+    before = everything()
+    patcher.patch()
+    during = everything()
+    assert all(a is b for a, b in zip(before, during, strict=True))
+    assert isinstance(threading.Lock(), _thread.LockType)
+    assert repr(time.sleep) == "<built-in function sleep>"
+    patcher.unpatch()
+    assert all(a is b for a, b in zip(before, everything(), strict=True))
+
+
+def test_a_call_site_that_ran_hot_follows_patch_and_unpatch():
+    def nap():
+        time.sleep(0)
+
+    for on in (False, True, False, True, False):
+        patcher.patch() if on else patcher.unpatch()
+        for _ in range(100):
+            nap()
+        assert lets_others_run(nap) is on
+
+
+def test_unpatched_locks_block_their_thread():
+    with patcher.patched():
+        pass
+    lock = Lock()
+    lock.acquire()
+    ran = []
+    task = spawn(ran.append, 1)
+    assert lock.acquire(timeout=0.001) is False
+    assert not ran
+    task.join()
+
+
+def test_unpatched_threads_are_native():
+    with patcher.patched():
+        pass
+    assert in_thread(threading.get_native_id) != threading.get_native_id()
+
+
+def test_a_task_may_patch_and_unpatch():
+    def work():
+        with patcher.patched():
+            return lets_others_run(time.sleep, 0.001)
+
+    assert spawn(work).result() is True
+    assert not applied()
+
+
+def test_native_threads_without_a_loop_keep_the_native_behaviour():
+    def work():
+        time.sleep(0.001)
+        with Lock():
+            return core.loop_here()
+
+    thread_result = []
+    thread = patcher.original("threading").Thread(target=lambda: thread_result.append(work()))
+    with patcher.patched():
+        thread.start()
+        thread.join()
+    assert thread_result == [None]
+
+
+# ---- original -------------------------------------------------------------------------------
+
+
+def test_an_original_blocks_its_thread_whatever_is_patched():
+    original = patcher.original("time")
+    assert original is not time
+    assert original.monotonic is time.monotonic
+    with patcher.patched():
+        assert not lets_others_run(original.sleep, 0.001)
+        assert lets_others_run(time.sleep, 0.001)
+
+
+@pytest.mark.parametrize(
+    "name", ["time", "_socket", "select", "_thread", "_queue", "socket", "threading", "queue"]
+)
+def test_originals_are_made_once_and_not_entered_into_sys_modules(name):
+    before = dict(sys.modules)
+    assert patcher.original(name) is patcher.original(name)
+    assert patcher.original(name).__name__ == name
+    assert {key: module for key, module in sys.modules.items() if key in before} == before
+    assert patcher.original(name) is not sys.modules[name]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_an_original_may_be_asked_for_before_or_after_the_patch(early):
+    code = """
+        import sys, time
+        import evergreen
+        from evergreen import patcher
+        if {early}:
+            patcher.original("threading")
+        patcher.patch()
+        threads, ids = patcher.original("threading"), []
+        thread = threads.Thread(target=lambda: ids.append(threads.get_native_id()))
+        thread.start()
+        evergreen.spawn(thread.join).join()
+        print(ids != [threads.get_native_id()], thread.is_alive())
+    """
+    assert output_of(code.format(early=early)) == "True False\n"
+
+
+@pytest.mark.parametrize("name", ["Lock", "RLock", "Condition", "Semaphore", "Event"])
+def test_the_locks_of_original_threading_block_their_thread(name):
+    thing = getattr(patcher.original("threading"), name)()
+
+    def wait():
+        if name == "Event":
+            return thing.wait(0.002)
+        return thing.acquire(timeout=0.002) if name != "Condition" else thing.acquire(True, 0.002)
+
+    release = patcher.original("threading").Event()
+    with patcher.patched():
+        if name != "Event":
+            held = patcher.original("threading").Event()
+
+            def hold():
+                thing.acquire()
+                held.set()
+                release.wait()
+                thing.release()
+
+            thread = patcher.original("threading").Thread(target=hold)
+            thread.start()
+            held.wait()
+        assert lets_others_run(wait) is False
+        assert wait() is False
+    release.set()
+    if name != "Event":
+        thread.join()
+        assert wait() is True
+        thing.release()
+
+
+def test_an_original_lock_is_a_lock():
+    lock = patcher.original("_thread").allocate_lock()
+    with patcher.patched():
+        with lock as taken:
+            assert taken is True
+            assert lock.locked()
+            assert not lock.acquire(False)
+        assert not lock.locked()
+        with pytest.raises(RuntimeError):
+            lock.release()
+    assert "lock" in repr(lock)
+
+
+def test_an_original_queue_blocks_its_thread():
+    simple = patcher.original("queue").SimpleQueue()
+    full = patcher.original("queue").Queue(1)
+
+    def get(source):
+        with pytest.raises(queue.Empty):
+            source.get(timeout=0.001)
+
+    with patcher.patched():
+        assert not lets_others_run(get, simple)
+        assert not lets_others_run(get, full)
+
+
+def test_an_original_socket_blocks_its_thread():
+    a, b = patcher.original("socket").socketpair()
+    with a, b, patcher.patched():
+        a.settimeout(0.001)
+
+        def receive():
+            with pytest.raises(TimeoutError):
+                a.recv(1)
+
+        assert not lets_others_run(receive)
+        b.send(b"x")
+        assert a.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("name", ["SelectSelector", "PollSelector", "EpollSelector"])
+def test_an_original_selector_blocks_its_thread(name):
+    a, b = socket.socketpair()
+    with a, b, patcher.patched():
+        for module, cooperates in ((patcher.original("selectors"), False), (selectors, True)):
+            with getattr(module, name)() as selector:
+                selector.register(a, selectors.EVENT_READ)
+                assert lets_others_run(selector.select, 0.001) is cooperates
+                b.send(b"x")
+                assert [key.fileobj for key, _ in selector.select()] == [a]
+                a.recv(1)
+
+
+def test_an_original_epoll_object_is_closed_by_with():
+    with patcher.original("select").epoll() as poller:
+        assert poller.fileno() >= 0
+    assert poller.closed
+
+
+def test_the_original_of_a_module_that_does_not_exist_is_an_import_error():
+    with pytest.raises(ImportError):
+        patcher.original("no_such_module")
+
+
+# ---- import_patched -------------------------------------------------------------------------
+
+
+def test_import_patched_patches_everything_and_imports():
+    assert patcher.import_patched("sched") is sys.modules["sched"]
+    assert applied() == available(*GROUPS)
+
+
+def test_import_patched_of_nothing_is_an_import_error():
+    with pytest.raises(ImportError):
+        patcher.import_patched("no_such_module")
+
+
+# ---- programs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_program_may_patch_before_or_after_its_imports(where):
+    patch = "from evergreen import patcher; patcher.patch()"
+    out = output_of(
+        f"""
+        {patch if where == "first" else ""}
+        import threading, time
+        from time import sleep
+        {patch if where == "last" else ""}
+        order = []
+
+        def work(name, seconds):
+            sleep(seconds)
+            order.append((name, threading.get_native_id() == threading.main_thread().native_id))
+
+        threads = [threading.Thread(target=work, args=args) for args in (("b", 0.02), ("a", 0))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(order)
+        """
+    )
+    assert out == "[('a', True), ('b', True)]\n"
+
+
+def test_the_loop_may_be_made_after_the_patch():
+    out = output_of(
+        """
+        import time
+        from evergreen import EventLoop, patcher, spawn
+        patcher.patch()
+        loop = EventLoop()
+        order = []
+        for n in range(3):
+            spawn(lambda n=n: (time.sleep(0.001), order.append(n)))
+        loop.run()
+        print(order)
+        """
+    )
+    assert out == "[0, 1, 2]\n"
