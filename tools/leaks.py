@@ -40,7 +40,10 @@ def descriptors() -> int:
 
 FIGURES = (references, blocks, descriptors)
 
-TESTS = ["tests", "--ignore=tests/examples", "--ignore=tests/test_docs.py", "--ignore=tests/test_main.py"]
+TESTS = [
+    "tests",
+    *(f"--ignore=tests/{path}" for path in ("examples", "c/test_fork.py", "test_docs.py", "test_main.py")),
+]
 EXAMPLES = 10  # of hypothesis, in each round
 CHILDREN = {
     "output_of",
