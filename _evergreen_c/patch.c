@@ -205,8 +205,11 @@ patch_find(EgPatch *patch)
 {
     int found = -1;
     PyObject *function = NULL, *owner = patch_owner(patch->owner);
-    if (owner)
-        function = PyObject_GetAttrString(owner, patch->name);
+    /* Interned, since a type's method cache keeps the names that it was asked for. */
+    PyObject *name = owner ? PyUnicode_InternFromString(patch->name) : NULL;
+    if (name)
+        function = PyObject_GetAttr(owner, name);
+    Py_XDECREF(name);
     if (!function) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)
             || PyErr_ExceptionMatches(PyExc_ImportError)) {
