@@ -370,6 +370,11 @@ static const EgWaitKind wait_yield_kind = {"yield", NULL};
 int
 eg_wait_yield(EgTask *me)
 {
+    EgHub *hub = me->hub;
+    if (hub && !hub->ready.first && hub->budget > 1 && eg_clock_ticks() < hub->slice_end) {
+        hub->budget--; /* nobody else is ready, and the loop had its turn lately */
+        return 0;
+    }
     eg_wait_wake(me, NULL, NULL); /* ready at once, behind all that is ready now */
     return eg_wait_park(me, &wait_yield_kind, NULL, EG_FOREVER) < 0 ? -1 : 0;
 }

@@ -31,6 +31,7 @@ MODULES = (
     "events",
     "timeouts",
     "locals",
+    "waiters",
     "memory",
     "growth",
     "latency_timer",
