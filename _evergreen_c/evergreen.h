@@ -56,6 +56,8 @@ struct EgState {
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
     PyTypeObject *alarm_type;
+    PyTypeObject *future_type, *answer_type;
+    PyObject *answer_yes, *answer_no; /* what Future.done and Future.cancelled say */
     PyObject *task_exit; /* the exceptions this module makes */
     PyObject *deadlock;
     PyObject *empty_tuple;
@@ -394,6 +396,7 @@ struct EgHub {
     EgTask *tasks;      /* live tasks, borrowed: each holds itself by one reference */
     Py_ssize_t ntasks;  /* started and not ended, without main and foreign ones */
     Py_ssize_t pins;    /* work outside that will wake a task here */
+    unsigned forks;     /* how often fork() has dropped them */
     PyObject *greenlet; /* strong: the hub's own, NULL until first needed */
     PyObject **idle;    /* strong: worker greenlets without a task */
     int nidle, idle_size;
@@ -447,6 +450,10 @@ PyObject *eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks);
 
 /* ---- event.c, channel.c, alarm.c -------------------------------------------- */
 extern PyType_Spec eg_event_spec, eg_channel_spec, eg_alarm_spec;
+
+/* ---- future.c ----------------------------------------------------------------- */
+extern PyType_Spec eg_future_spec, eg_answer_spec;
+int eg_future_setup(EgState *state); /* after the types */
 
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ

@@ -212,7 +212,9 @@ module_exec(PyObject *module)
         || !add_type(module, &eg_event_spec, NULL, &state->event_type)
         || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
         || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
-        || add_run_modes(state->loop_type) < 0)
+        || !add_type(module, &eg_future_spec, NULL, &state->future_type)
+        || !add_type(module, &eg_answer_spec, &PyLong_Type, &state->answer_type)
+        || eg_future_setup(state) < 0 || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
                        "What kill() raises in a task; a task that ends with it stays silent.",
