@@ -809,8 +809,7 @@ static PyMethodDef future_methods[] = {
     {"cancel", future_cancel, METH_NOARGS, future_cancel_doc},
     {"running", future_running, METH_NOARGS, future_running_doc},
     {"result", EG_METHOD(future_result), METH_FASTCALL | METH_KEYWORDS, future_result_doc},
-    {"exception", EG_METHOD(future_exception), METH_FASTCALL | METH_KEYWORDS,
-     future_exception_doc},
+    {"exception", EG_METHOD(future_exception), METH_FASTCALL | METH_KEYWORDS, future_exception_doc},
     {"get", EG_METHOD(future_get), METH_VARARGS | METH_KEYWORDS, future_get_doc},
     {"add_done_callback", future_add_done_callback, METH_O, future_add_done_callback_doc},
     {"set_running_or_notify_cancel", future_set_running, METH_NOARGS, future_set_running_doc},
@@ -849,9 +848,9 @@ PyDoc_STRVAR(future_doc,
 "What evergreen.futures.Future adds to concurrent.futures.Future.");
 
 static PyType_Slot future_slots[] = {
-    {Py_tp_doc, (void *)future_doc}, {Py_tp_init, future_init},
+    {Py_tp_doc, (void *)future_doc},   {Py_tp_init, future_init},
     {Py_tp_traverse, future_traverse}, {Py_tp_clear, future_clear},
-    {Py_tp_dealloc, future_dealloc}, {Py_tp_methods, future_methods},
+    {Py_tp_dealloc, future_dealloc},   {Py_tp_methods, future_methods},
     {Py_tp_getset, future_getset},     {0, NULL},
 };
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
-from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from evergreen import _evergreen_c as core
 from evergreen import _threads, patcher
 from evergreen.futures import _native
-from evergreen.futures._base import Executor, Future, Relay
+from evergreen.futures._base import ChunkingExecutor, Executor, Future, Relay
 
 __all__ = ["adapt"]
 
@@ -26,8 +24,8 @@ def adapt(executor: concurrent.futures.Executor) -> Executor:
     It takes any `concurrent.futures.Executor`, such as loky's ``get_reusable_executor()`` or Dask's
     ``client.get_executor()``.  Futures and ``map()`` are awaited as all of Evergreen's are, cancelling
     one cancels the call, and ``shutdown()`` shuts *executor* down.  Where threads are patched, *executor*
-    is called in a native thread, so that the threads that it starts are native.  Other attributes are those of
-    *executor*.  An executor of Evergreen's is returned as it is.
+    is called in a native thread, so that the threads that it starts are native.  Other attributes are
+    those of *executor*.  An executor of Evergreen's is returned as it is.
 
     TypeError: it has no ``submit()`` or no ``shutdown()``.
     """
@@ -39,7 +37,7 @@ def adapt(executor: concurrent.futures.Executor) -> Executor:
     return _Adapted(executor)
 
 
-class _Adapted(Executor):
+class _Adapted(ChunkingExecutor):
     """An executor of somebody else."""
 
     def __init__(self, executor: concurrent.futures.Executor) -> None:
@@ -49,34 +47,10 @@ class _Adapted(Executor):
         """Have fn(*args, **kwargs) be called by the executor; return the future of its outcome."""
         inner: concurrent.futures.Future[_T]
         if core.loop_here() is not None and patcher.is_patched("_thread"):
-            inner = _threads.user.run(
-                copy_context().run, (self._executor.submit, fn, *args), kwargs
-            )
+            inner = _threads.user.run(copy_context().run, (self._executor.submit, fn, *args), kwargs)
         else:
             inner = self._executor.submit(fn, *args, **kwargs)
         return Relay[_T]().follow(inner)
-
-    def map(  # type: ignore[override]
-        self,
-        fn: Callable[..., _T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[_T]:
-        """Call *fn* with the items of the iterables, *chunksize* of them at a time; see `Executor.map`."""
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
-        # The standard library's, so that a process which makes the calls needs no Evergreen.
-        from concurrent.futures.process import _process_chunk  # type: ignore[attr-defined]
-
-        chunks = _chunks(zip(*iterables), chunksize)  # noqa: B905  # as map() does
-        lists: Iterator[list[_T]] = super().map(
-            partial(_process_chunk, fn), chunks, timeout=timeout, buffersize=buffersize
-        )
-        return (result for results in lists for result in results)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the executor down; see `concurrent.futures.Executor.shutdown`."""
@@ -90,8 +64,3 @@ class _Adapted(Executor):
 
     def __repr__(self) -> str:
         return f"adapt({self._executor!r})"
-
-
-def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    while chunk := tuple(islice(calls, size)):
-        yield chunk

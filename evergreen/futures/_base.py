@@ -13,19 +13,21 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from concurrent.futures._base import LOGGER, DoneAndNotDoneFutures
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from evergreen import _evergreen_c as core
+from evergreen._threads import _loop_of_caller as loop_of_caller
 
-__all__ = ["Executor", "Future", "Pool", "Relay", "as_completed", "wait", "waiting_for"]
+__all__ = ["ChunkingExecutor", "Executor", "Future", "Pool", "Relay", "as_completed", "wait", "waiting_for"]
 
 _T = TypeVar("_T")
 _StdFuture = concurrent.futures.Future
 _DONE = ("CANCELLED_AND_NOTIFIED", "FINISHED")
 
 
-class Future(core.FutureCore[_T], concurrent.futures.Future[_T]):  # type: ignore[misc]  # done, cancelled
+class Future(core.FutureCore[_T], concurrent.futures.Future[_T]):
     """The outcome of a call that is made elsewhere: what `Executor.submit` returns.
 
     It is a `concurrent.futures.Future`.  The methods that wait park a task and block a native thread;
@@ -43,7 +45,9 @@ class Future(core.FutureCore[_T], concurrent.futures.Future[_T]):  # type: ignor
         shown = "cancelled" if state == "CANCELLED_AND_NOTIFIED" else state.lower()
         if state == "FINISHED":
             raised = self._exception
-            shown += f" raised {type(raised).__name__}" if raised else f" returned {type(self._result).__name__}"
+            shown += (
+                f" raised {type(raised).__name__}" if raised else f" returned {type(self._result).__name__}"
+            )
         return f"<{type(self).__name__} at {id(self):#x} state={shown}>"
 
     def _make_condition(self) -> threading.Condition:
@@ -130,7 +134,7 @@ class waiting_for:  # noqa: N801  # reads as a sentence: with waiting_for(future
 
     def __enter__(self) -> None:
         self._lent = [pool for pool in self._pools if pool.lend()]
-        self._loop = core.loop_here() if self._outside else None
+        self._loop = loop_of_caller() if self._outside else None
         if self._loop is not None:
             self._loop._pin(1)
 
@@ -257,9 +261,7 @@ def _in_order(
             waiter.leave(future)
 
 
-def _take(
-    waiter: _Waiter, futures: set[concurrent.futures.Future[_T]]
-) -> concurrent.futures.Future[_T]:
+def _take(waiter: _Waiter, futures: set[concurrent.futures.Future[_T]]) -> concurrent.futures.Future[_T]:
     future: concurrent.futures.Future[_T] = waiter.done.popleft()
     futures.discard(future)
     waiter.leave(future)
@@ -272,7 +274,7 @@ def _take(
 class Executor(concurrent.futures.Executor):
     """The base of all executors here; a `concurrent.futures.Executor`."""
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., _T],
         *iterables: Iterable[Any],
@@ -295,13 +297,14 @@ class Executor(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables)  # noqa: B905  # as map() does
         ahead = deque(self.submit(fn, *args) for args in islice(calls, buffersize))
-        more = calls if buffersize is not None else iter(())
+        # An executor that is dropped shuts down; so what has nothing to submit does not hold it.
+        submit = None if buffersize is None else self.submit
 
         def results() -> Generator[_T, None, None]:
             try:
                 while ahead:
-                    for args in islice(more, 1):
-                        ahead.append(self.submit(fn, *args))
+                    if submit is not None:
+                        ahead.extend(submit(fn, *args) for args in islice(calls, 1))
                     yield _result_or_cancel(
                         ahead.popleft(), None if deadline is None else deadline - time.monotonic()
                     )
@@ -318,6 +321,44 @@ def _result_or_cancel(future: concurrent.futures.Future[_T], timeout: float | No
     finally:
         future.cancel()
         del future  # no cycle through the traceback
+
+
+class ChunkingExecutor(Executor):
+    """One whose calls are costly to hand over: map() can hand over several at a time."""
+
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[_T]:
+        """Call *fn* with the items of the iterables, *chunksize* of them at a time; see `Executor.map`.
+
+        ValueError: *chunksize* is not positive.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+        # The standard library's, so that a process which makes the calls needs no Evergreen.
+        from concurrent.futures.process import _process_chunk
+
+        chunks = _chunks(zip(*iterables), chunksize)  # noqa: B905  # as map() does
+        return _flat(super().map(partial(_process_chunk, fn), chunks, timeout=timeout, buffersize=buffersize))
+
+
+def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    while chunk := tuple(islice(calls, size)):
+        yield chunk
+
+
+def _flat(lists: Iterator[list[_T]]) -> Iterator[_T]:
+    for results in lists:
+        results.reverse()
+        while results:
+            yield results.pop()  # what was handed out is not kept
 
 
 def check_max_workers(max_workers: int) -> int:

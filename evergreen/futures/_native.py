@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from evergreen import _evergreen_c as core
 from evergreen import _threads, patcher
 
-__all__ = ["call", "get_ident", "start"]
+__all__ = ["at_once", "call", "get_ident", "sleep", "start"]
 
 _T = TypeVar("_T")
 
 get_ident: Callable[[], int] = core.patch_native("_thread", "get_ident")
+sleep: Callable[[float], None] = core.patch_native("time", "sleep")
 _acquire = core.patch_native("_thread.LockType", "acquire")
 _release = core.patch_native("_thread.LockType", "release")
 

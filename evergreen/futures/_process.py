@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from evergreen.futures import _native
-from evergreen.futures._base import Executor, Future, Relay
+from evergreen.futures._base import ChunkingExecutor, Future, Relay
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -16,17 +16,15 @@ _T = TypeVar("_T")
 _Std = concurrent.futures.ProcessPoolExecutor
 
 
-class ProcessPoolExecutor(Executor, _Std):
+class ProcessPoolExecutor(ChunkingExecutor, _Std):
     """Make calls in up to *max_workers* processes: for what computes.
 
     This is `concurrent.futures.ProcessPoolExecutor`, with its arguments, whose futures, ``map()`` and
     ``shutdown()`` let other tasks run.  Its own threads, which talk to the processes, are native ones
     also where `threading` is patched: they block in reads and in the system's semaphores, and must go on
-    when the event loop is busy.  Starting the processes, at the first ``submit()``, blocks for as long as it takes
-    the system to fork them.
+    when the event loop is busy.  Starting the processes, at the first ``submit()``, blocks for as long as
+    it takes the system to fork them.
     """
-
-    map = _Std.map
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Have fn(*args, **kwargs) be called in a process; return the future of its outcome.
@@ -53,4 +51,4 @@ class ProcessPoolExecutor(Executor, _Std):
         if std._executor_manager_thread is None:
             if not std._safe_to_dynamically_spawn_children:
                 std._launch_processes()  # here, so that they are forked by this thread
-            _native.at_once(super()._start_executor_manager_thread)  # type: ignore[misc]
+            _native.at_once(super()._start_executor_manager_thread)

@@ -20,6 +20,21 @@ _T = TypeVar("_T")
 _Call = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
+class _Place:
+    """What the task of a call is given: if it is killed before it runs, the call will not be made."""
+
+    __slots__ = ("future", "pool")
+
+    def __init__(self, pool: _TaskPool, future: Future[Any]) -> None:
+        self.pool: _TaskPool | None = pool
+        self.future = future
+
+    def __del__(self) -> None:
+        if self.pool is not None:
+            cancel_all([self.future])
+            self.pool.end_call()
+
+
 class _TaskPool:
     """What the tasks of an executor share; the thread of its loop alone starts and counts them."""
 
@@ -48,7 +63,8 @@ class _TaskPool:
             self.queue.append((copy_context(), call))
 
     def begin(self, call: _Call) -> None:
-        core.spawn(self.work, *call)  # in a copy of the submitter's context
+        future, fn, args, kwargs = call
+        core.spawn(self.work, _Place(self, future), fn, args, kwargs)  # in a copy of the submitter's context
         self.free -= 1
         self.active += 1
 
@@ -60,19 +76,29 @@ class _TaskPool:
         if self.closing and not self.active and not self.queue:
             self.ended.set()
 
+    def end_call(self) -> None:
+        self.free += 1
+        self.active -= 1
+        self.start()
+
     def work(
-        self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, place: _Place, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        place.pool = None
         me = core.Task.current()
         self.tasks.add(me)
         try:
-            future._make_call(fn, args, kwargs)
+            place.future._make_call(fn, args, kwargs)
         finally:
             if me in self.tasks:  # not in a child that it forked
                 self.tasks.discard(me)
-                self.free += 1
-                self.active -= 1
-                self.start()
+                self.end_call()
+
+    def cancel_queued(self) -> None:
+        cancelled = []
+        while self.queue:
+            cancelled.append(self.queue.popleft()[1][0])
+        cancel_all(cancelled)
 
     def lend(self) -> bool:
         """Have another call take the place of the one that is about to wait; False: it is none of ours."""
@@ -128,10 +154,7 @@ class TaskPoolExecutor(Executor):
         pool = self._pool
         pool.closing = True
         if cancel_futures:
-            cancelled = []
-            while pool.queue:
-                cancelled.append(pool.queue.popleft()[1][0])
-            cancel_all(cancelled)
+            pool.cancel_queued()
         if wait and (pool.active or pool.queue):
             if pool.in_call():
                 raise RuntimeError("a call cannot wait for the shutdown of the pool that makes it")
@@ -149,6 +172,13 @@ class TaskPoolExecutor(Executor):
 _pools: weakref.WeakSet[_TaskPool] = weakref.WeakSet()
 
 
+def _before_destroy(loop: core.EventLoop) -> None:
+    for pool in list(_pools):
+        if pool.loop is loop:
+            pool.closing = True
+            pool.cancel_queued()
+
+
 def _after_fork_in_child() -> None:
     if not _policy.keep_tasks:
         for pool in list(_pools):
@@ -156,3 +186,4 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+_policy.destroy_hooks.append(_before_destroy)

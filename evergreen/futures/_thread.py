@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from evergreen import _evergreen_c as core
 from evergreen.futures import _native
-from evergreen.futures._base import Executor, Future, cancel_all, check_max_workers, waiting_for
+from evergreen.futures._base import Executor, Future, cancel_all, check_max_workers
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -76,13 +76,12 @@ class _ThreadPool:
         self.spare += 1
         self.alive += 1
         thread = threading.Thread(target=self.work, name=f"{self.prefix}_{next(self.numbers)}", daemon=False)
-        self.threads.add(thread)
         try:
             _native.start(thread)
         except BaseException:
-            self.threads.discard(thread)
             self.leave()
             raise
+        self.threads.add(thread)  # no earlier: who shuts down joins these
 
     def leave(self) -> None:
         """One thread less."""
@@ -166,7 +165,7 @@ class _ThreadPool:
                 return
 
     def lend(self) -> bool:
-        """Have another thread take the place of this one, which is about to wait; False: it is none of ours."""
+        """Have another thread take the place of this one, which is about to wait; False: not ours."""
         me = _native.get_ident()
         waits = self.waits.get(me)
         if waits is None:
@@ -250,6 +249,11 @@ class ThreadPoolExecutor(Executor, concurrent.futures.ThreadPoolExecutor):
                 raise RuntimeError("a call cannot wait for the shutdown of the pool that makes it")
             _wait_for_end(pool)
 
+    # What programs read of the standard library's.
+    _broken = property(lambda self: self._pool.broken or False)
+    _shutdown = property(lambda self: self._pool.closing)
+    _work_queue = property(lambda self: self._pool.queue)
+
     def __del__(self) -> None:
         if hasattr(self, "_pool"):
             self._pool.close()
@@ -272,13 +276,16 @@ def _wait_for_end(pool: _ThreadPool) -> None:
     loop = core.loop_here()
     if loop is not None:
         loop._pin(1)
-    try:
-        pool.ended.wait()
-    finally:
-        if loop is not None:
+        try:
+            pool.ended.wait()
+        finally:
             loop._pin(-1)
-    for thread in list(pool.threads):
-        thread.join()
+    while True:
+        for thread in list(pool.threads):
+            thread.join()
+        if pool.ended.is_set():
+            return
+        _native.sleep(0.001)  # one is being started
 
 
 _pools: weakref.WeakSet[_ThreadPool] = weakref.WeakSet()
