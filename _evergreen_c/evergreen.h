@@ -73,7 +73,9 @@ struct EgState {
     PyTypeObject *group_type;
     PyTypeObject *local_type;
     PyTypeObject *local_entry_type;
-    PyObject *task_exit; /* the exceptions this module makes */
+    PyTypeObject *future_type, *answer_type;
+    PyObject *answer_yes, *answer_no; /* what Future.done and Future.cancelled say */
+    PyObject *task_exit;              /* the exceptions this module makes */
     PyObject *deadlock;
     PyObject *broken_barrier;
     PyObject *channel_closed;
@@ -455,6 +457,7 @@ struct EgHub {
     EgTask *tasks;      /* live tasks, borrowed: each holds itself by one reference */
     Py_ssize_t ntasks;  /* started and not ended, without main and foreign ones */
     Py_ssize_t pins;    /* work outside that will wake a task here */
+    unsigned forks;     /* how often fork() has dropped them */
     PyObject *greenlet; /* strong: the hub's own, NULL until first needed */
     PyObject **idle;    /* strong: worker greenlets without a task */
     int nidle, idle_size;
@@ -532,6 +535,10 @@ void eg_group_leave(EgTask *task); /* it has ended, or is not there in a forked 
 
 /* ---- local.c: greenlet-local storage ----------------------------------------------- */
 extern PyType_Spec eg_local_spec, eg_local_entry_spec;
+
+/* ---- future.c ----------------------------------------------------------------- */
+extern PyType_Spec eg_future_spec, eg_answer_spec;
+int eg_future_setup(EgState *state); /* after the types */
 
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ

@@ -48,6 +48,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
     hub->inbox.first = hub->inbox.last = NULL;
     hub->runner.first = NULL;
     hub->pins = 0;
+    hub->forks++;
     memset(&hub->timers, 0, sizeof hub->timers); /* left behind, as the tasks are */
     memset(&hub->trim, 0, sizeof hub->trim);
     eg_hub_prepare(hub);

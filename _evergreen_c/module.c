@@ -131,13 +131,54 @@ static PyMethodDef module_methods[] = {
 };
 
 /* ---- setup ------------------------------------------------------------------------------------ */
-static PyTypeObject *
-add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot)
+/* The types, each after its base. */
+static int
+add_types(PyObject *module, EgState *state)
 {
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
-    if (*slot && PyModule_AddType(module, *slot) < 0)
-        Py_CLEAR(*slot);
-    return *slot;
+    PyTypeObject *exception = (PyTypeObject *)PyExc_BaseException, *integer = &PyLong_Type;
+    const struct {
+        PyType_Spec *spec;
+        PyTypeObject **slot; /* of the state; filled here */
+        PyTypeObject **base; /* NULL: object */
+    } types[] = {
+        {&eg_loop_spec, &state->loop_type, NULL},
+        {&eg_task_spec, &state->task_type, NULL},
+        {&eg_handler_spec, &state->handler_type, NULL},
+        {&eg_timer_spec, &state->timer_type, &state->handler_type},
+        {&eg_watcher_spec, &state->watcher_type, &state->handler_type},
+        {&eg_event_spec, &state->event_type, NULL},
+        {&eg_channel_spec, &state->channel_type, NULL},
+        {&eg_semaphore_spec, &state->semaphore_type, NULL},
+        {&eg_bounded_semaphore_spec, &state->bounded_semaphore_type, &state->semaphore_type},
+        {&eg_lock_spec, &state->lock_type, &state->semaphore_type},
+        {&eg_rlock_spec, &state->rlock_type, NULL},
+        {&eg_condition_spec, &state->condition_type, NULL},
+        {&eg_barrier_spec, &state->barrier_type, NULL},
+        {&eg_queue_spec, &state->queue_type, NULL},
+        {&eg_lifo_queue_spec, &state->lifo_queue_type, &state->queue_type},
+        {&eg_priority_queue_spec, &state->priority_queue_type, &state->queue_type},
+        {&eg_watch_spec, &state->watch_type, NULL},
+        {&eg_scope_spec, &state->scope_type, &exception},
+        {&eg_timeout_spec, &state->timeout_type, &state->scope_type},
+        {&eg_fail_after_spec, &state->fail_after_type, &state->scope_type},
+        {&eg_move_on_after_spec, &state->move_on_after_type, &state->scope_type},
+        {&eg_shield_spec, &state->shield_type, NULL},
+        {&eg_group_spec, &state->group_type, NULL},
+        {&eg_local_spec, &state->local_type, NULL},
+        {&eg_local_entry_spec, &state->local_entry_type, NULL},
+        {&eg_future_spec, &state->future_type, NULL},
+        {&eg_answer_spec, &state->answer_type, &integer},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        PyObject *base = types[i].base ? (PyObject *)*types[i].base : NULL;
+        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, base);
+        if (!type || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+            Py_XDECREF(type);
+            return -1;
+        }
+        *types[i].slot = (PyTypeObject *)type;
+    }
+    return 0;
 }
 
 static PyObject *
@@ -265,34 +306,7 @@ module_exec(PyObject *module)
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
-    if (!add_type(module, &eg_loop_spec, NULL, &state->loop_type)
-        || !add_type(module, &eg_task_spec, NULL, &state->task_type)
-        || !add_type(module, &eg_handler_spec, NULL, &state->handler_type)
-        || !add_type(module, &eg_timer_spec, state->handler_type, &state->timer_type)
-        || !add_type(module, &eg_watcher_spec, state->handler_type, &state->watcher_type)
-        || !add_type(module, &eg_event_spec, NULL, &state->event_type)
-        || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
-        || !add_type(module, &eg_semaphore_spec, NULL, &state->semaphore_type)
-        || !add_type(module, &eg_bounded_semaphore_spec, state->semaphore_type,
-                     &state->bounded_semaphore_type)
-        || !add_type(module, &eg_lock_spec, state->semaphore_type, &state->lock_type)
-        || !add_type(module, &eg_rlock_spec, NULL, &state->rlock_type)
-        || !add_type(module, &eg_condition_spec, NULL, &state->condition_type)
-        || !add_type(module, &eg_barrier_spec, NULL, &state->barrier_type)
-        || !add_type(module, &eg_queue_spec, NULL, &state->queue_type)
-        || !add_type(module, &eg_lifo_queue_spec, state->queue_type, &state->lifo_queue_type)
-        || !add_type(module, &eg_priority_queue_spec, state->queue_type,
-                     &state->priority_queue_type)
-        || !add_type(module, &eg_watch_spec, NULL, &state->watch_type)
-        || !add_type(module, &eg_scope_spec, (PyTypeObject *)PyExc_BaseException,
-                     &state->scope_type)
-        || !add_type(module, &eg_timeout_spec, state->scope_type, &state->timeout_type)
-        || !add_type(module, &eg_fail_after_spec, state->scope_type, &state->fail_after_type)
-        || !add_type(module, &eg_move_on_after_spec, state->scope_type, &state->move_on_after_type)
-        || !add_type(module, &eg_shield_spec, NULL, &state->shield_type)
-        || !add_type(module, &eg_group_spec, NULL, &state->group_type)
-        || !add_type(module, &eg_local_spec, NULL, &state->local_type)
-        || !add_type(module, &eg_local_entry_spec, NULL, &state->local_entry_type)
+    if (add_types(module, state) < 0 || eg_future_setup(state) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",

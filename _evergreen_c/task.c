@@ -234,7 +234,11 @@ task_end(EgTask *self, PyObject *result, bool failed)
 static void
 task_release(EgNode *node)
 {
-    Py_DECREF(EG_OWNER(node, EgTask, ready)); /* what eg_task_start() took */
+    EgTask *self = EG_OWNER(node, EgTask, ready);
+    Py_CLEAR(self->target); /* of the call that it did not make */
+    Py_CLEAR(self->args);
+    Py_CLEAR(self->kwargs);
+    Py_DECREF(self); /* what eg_task_start() took */
 }
 
 PyObject *

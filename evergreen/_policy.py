@@ -202,8 +202,13 @@ def remove_signal_handler(loop: core.EventLoop, sig: object) -> bool:
     return True
 
 
+destroy_hooks: list[Callable[[core.EventLoop], object]] = []  # what else a loop takes along
+
+
 def before_destroy(loop: core.EventLoop) -> None:
     """Signals are the main thread's: its loop takes its handlers along."""
+    for hook in destroy_hooks:
+        hook(loop)
     if threading.get_ident() == threading.main_thread().ident:
         for signum in list(_signal_handlers):
             remove_signal_handler(loop, signum)

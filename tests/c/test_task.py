@@ -1282,3 +1282,17 @@ def test_time_that_passes_while_main_computes_is_seen(hub):
     pass_time()
     settle()
     assert task.join(0) is True or task.join(1) is True
+
+
+def test_a_task_that_is_killed_before_it_runs_lets_go_of_its_call(hub):
+    class Thing:
+        pass
+
+    thing = Thing()
+    ref = weakref.ref(thing)
+    task = spawn(print, thing, key=thing)
+    del thing
+    task.kill()
+    task.join()
+    settle()
+    assert ref() is None
