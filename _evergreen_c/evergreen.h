@@ -493,6 +493,10 @@ int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL 
 int eg_fs_setup(PyObject *module); /* adds its functions */
 extern PyType_Spec eg_fs_request_spec;
 
+/* ---- turn.c ---------------------------------------------------------------------- */
+int eg_turn_setup(PyObject *module);
+PyObject *eg_turn_in(PyObject *module, PyObject *method);
+
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ
  * between Python versions) decides by which of its doors it is entered. */

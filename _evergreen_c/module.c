@@ -101,6 +101,9 @@ static PyMethodDef module_methods[] = {
     {"spawn", EG_METHOD(eg_task_spawn_method), METH_FASTCALL | METH_KEYWORDS, eg_task_spawn_doc},
     {"sleep", EG_METHOD(eg_task_sleep_method), METH_FASTCALL, eg_task_sleep_doc},
     {"wait_fd", module_wait_fd, METH_VARARGS, wait_fd_doc},
+    {"in_turn", eg_turn_in, METH_O,
+     PyDoc_STR("in_turn($module, method, /)\n--\n\n"
+               "Return a method like it that first waits for its turn, which is self._turn.")},
     {"work_limit", eg_work_limit, METH_VARARGS,
      PyDoc_STR("work_limit($module, lane, limit, /)\n--\n\n"
                "Have a lane of the core (\"file\", \"dns\") use up to so many native threads; "
@@ -218,7 +221,8 @@ module_exec(PyObject *module)
         || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
         || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
         || !add_type(module, &eg_fs_request_spec, NULL, &state->fs_request_type)
-        || eg_fs_setup(module) < 0 || add_run_modes(state->loop_type) < 0)
+        || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0
+        || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
                        "What kill() raises in a task; a task that ends with it stays silent.",
