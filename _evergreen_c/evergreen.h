@@ -493,6 +493,11 @@ int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL 
 int eg_fs_setup(PyObject *module); /* adds its functions */
 extern PyType_Spec eg_fs_request_spec;
 
+/* ---- dns.c ----------------------------------------------------------------------- */
+int eg_dns_setup(void);
+PyObject *eg_dns_getaddrinfo(PyObject *module, PyObject *args);
+PyObject *eg_dns_getnameinfo(PyObject *module, PyObject *args);
+
 /* ---- turn.c ---------------------------------------------------------------------- */
 int eg_turn_setup(PyObject *module);
 PyObject *eg_turn_in(PyObject *module, PyObject *method);

@@ -101,6 +101,12 @@ static PyMethodDef module_methods[] = {
     {"spawn", EG_METHOD(eg_task_spawn_method), METH_FASTCALL | METH_KEYWORDS, eg_task_spawn_doc},
     {"sleep", EG_METHOD(eg_task_sleep_method), METH_FASTCALL, eg_task_sleep_doc},
     {"wait_fd", module_wait_fd, METH_VARARGS, wait_fd_doc},
+    {"dns_getaddrinfo", eg_dns_getaddrinfo, METH_VARARGS,
+     PyDoc_STR("dns_getaddrinfo($module, host, service, family, type, proto, flags, /)\n--\n\n"
+               "Like _socket.getaddrinfo(), of bytes or None, for tasks.")},
+    {"dns_getnameinfo", eg_dns_getnameinfo, METH_VARARGS,
+     PyDoc_STR("dns_getnameinfo($module, host, port, flowinfo, scope_id, n, flags, /)\n--\n\n"
+               "Like _socket.getnameinfo() of a tuple of n, with bytes, for tasks.")},
     {"in_turn", eg_turn_in, METH_O,
      PyDoc_STR("in_turn($module, method, /)\n--\n\n"
                "Return a method like it that first waits for its turn, which is self._turn.")},
@@ -221,7 +227,7 @@ module_exec(PyObject *module)
         || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
         || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
         || !add_type(module, &eg_fs_request_spec, NULL, &state->fs_request_type)
-        || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0
+        || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",

@@ -331,7 +331,8 @@ def open(
         _check_text_arguments(mode, encoding=encoding, errors=errors, newline=newline)
         if buffering == 1:
             warnings.warn(
-                "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+                "line buffering (buffering=1) isn't supported in binary mode, "
+                "the default buffer size will be used",
                 RuntimeWarning,
                 stacklevel=2,
             )
