@@ -622,6 +622,16 @@ fs_turn(void)
     return me ? eg_wait_yield(me) : -1;
 }
 
+/* Memory for the native thread to read into, instead of the caller's. */
+static int
+fs_own_memory(EgFs *fs)
+{
+    if (!fs->buffer.obj || fs->data)
+        return 0;
+    fs->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)fs->size);
+    return fs->data ? 0 : -1;
+}
+
 /* Read or write without leaving this thread. 1: done; 0: it has to; -1: exception. */
 static int
 fs_transfer_here(EgFs *fs)
@@ -646,9 +656,15 @@ fs_transfer_here(EgFs *fs)
             return 0; /* which will say that it has no offsets */
         if (fs_wait_ready(fs) < 0)
             return -1;
-        if (!tried)
-            return 0;
-        if (reads && fs_read_here(fs))
+        if (!tried) { /* older kernels, of pipes */
+            if (fs->op->run == run_sendfile || !(fcntl((int)fs->n[0], F_GETFL) & O_NONBLOCK))
+                return 0;
+            if (fs_own_memory(fs) < 0)
+                return -1;
+            fs_run(&fs->work);
+            if (fs->status != -EAGAIN)
+                return 1;
+        } else if (reads && fs_read_here(fs))
             return 1;
     }
 }
@@ -816,16 +832,6 @@ fs_new(const EgFsOp *op, PyObject *const *sorted)
     return fs;
 }
 
-/* Memory for the native thread to read into, instead of the caller's. */
-static int
-fs_own_memory(EgFs *fs)
-{
-    if (!fs->buffer.obj || fs->data)
-        return 0;
-    fs->data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)fs->size);
-    return fs->data ? 0 : -1;
-}
-
 /* ---- calling ------------------------------------------------------------------------------------------ */
 /* In a native thread that has no hub, or where nothing may wait. */
 static void
@@ -872,7 +878,14 @@ fs_perform(EgFs *fs)
     if (!eg_hub_here && PyThread_get_thread_ident() != eg_state->main_thread) {
         if (fs_own_memory(fs) < 0)
             return -1;
-        fs_run_here(fs);
+        for (fs_run_here(fs); transfers && fs->status == UV_EAGAIN; fs_run_here(fs))
+            if (fs_wait_ready(fs) < 0)
+                return -1;
+        return 0;
+    }
+    struct stat st;
+    if (fs->op->traits & CLOSES_FD && !fs_on_disk((int)fs->n[0], &st)) {
+        fs_run(&fs->work); /* a pipe, a socket: that does not block */
         return 0;
     }
     if (fs->op->traits & CLOSES_FD && !fs_may_wait()) {
