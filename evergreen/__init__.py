@@ -40,6 +40,8 @@ from evergreen._evergreen_c import (
     sleep,
     spawn,
 )
+from evergreen._offload import lane_limit, offload, offload_to
+from evergreen._signals import signals
 
 __all__ = [
     "Channel",
@@ -52,7 +54,11 @@ __all__ = [
     "__version__",
     "current",
     "fork",
+    "lane_limit",
+    "offload",
+    "offload_to",
     "run",
+    "signals",
     "sleep",
     "spawn",
     "task",
