@@ -29,8 +29,8 @@
 #include <sys/sendfile.h>
 #endif
 
-#define PARAMS 5 /* that an operation may have */
-#define TURNS 64 /* calls that do not park before others get their turn */
+#define PARAMS 5        /* that an operation may have */
+#define AT_ONCE 1048576 /* bytes that are copied without leaving the thread, at most */
 
 typedef struct EgFs EgFs;
 
@@ -556,7 +556,7 @@ static ssize_t
 fs_try(const EgFs *fs, char *memory)
 {
 #ifdef RWF_NOWAIT
-    struct iovec part = {memory, fs->size};
+    struct iovec part = {memory, fs->size < AT_ONCE ? fs->size : AT_ONCE};
     ssize_t n;
     do
         n = fs->op->traits & READS ? preadv2((int)fs->n[0], &part, 1, fs->n[1], RWF_NOWAIT)
@@ -608,15 +608,14 @@ fs_wait_ready(const EgFs *fs)
     return me && eg_fd_wait(me, fd, events, EG_FOREVER, false) >= 0 ? 0 : -1;
 }
 
-/* Let others have their turn, before the call: what was read would be lost if the task is
- * killed then. */
+/* Let others have their turn when a slice of time is over; before the call, since what was read
+ * would be lost if the task is killed then. */
 static int
-fs_turn(void)
+fs_turn(EgHub *hub)
 {
-    static unsigned turns;
-    if (++turns % TURNS || eg_hub_here->forbidden)
+    if (EG_LIKELY(eg_clock_ticks() < hub->slice_end) || hub->forbidden)
         return 0;
-    if (!eg_hub_task(eg_hub_here))
+    if (!eg_hub_task(hub))
         return PyErr_Occurred() ? -1 : 0;
     EgTask *me = eg_wait_begin();
     return me ? eg_wait_yield(me) : -1;
@@ -638,7 +637,7 @@ fs_transfer_here(EgFs *fs)
 {
     struct stat st;
     bool reads = fs->op->traits & READS;
-    if (eg_hub_here && fs_turn() < 0)
+    if (eg_hub_here && fs_turn(eg_hub_here) < 0)
         return -1;
     if (reads && fs_read_here(fs))
         return 1;

@@ -17,7 +17,9 @@
 #include "evergreen.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #define IDLE_SECONDS 10 /* how long a thread waits for more work before it ends */
@@ -28,6 +30,7 @@ struct EgMailbox {
     EgRing done;     /* by the lanes' threads, under the lock */
     EgWork *first;   /* all that was submitted and has not come back, under the lock */
     Py_ssize_t pending;
+    atomic_int ringing; /* threads that are at the bell: it may not be closed */
 };
 
 EgLane eg_lane_file = {.name = "file", .limit = 16};
@@ -117,9 +120,17 @@ lane_thread(void *arg)
         work->run(work);
         pthread_mutex_lock(&work_lock);
         work->state = EG_WORK_DONE;
-        if (work->mailbox) {
-            eg_ring_push(&work->mailbox->done, &work->done);
-            uv_async_send(&work->mailbox->bell);
+        EgMailbox *mailbox = work->mailbox;
+        if (mailbox) {
+            bool first = !mailbox->done.first; /* else the bell was rung, and not heard yet */
+            mailbox->ringing += first;
+            eg_ring_push(&mailbox->done, &work->done);
+            pthread_mutex_unlock(&work_lock);
+            if (first) { /* without the lock: the loop's thread wants it next */
+                uv_async_send(&mailbox->bell);
+                mailbox->ringing--;
+            }
+            pthread_mutex_lock(&work_lock);
             continue;
         }
         pthread_mutex_unlock(&work_lock);
@@ -233,9 +244,9 @@ eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work)
         work_enlist(mailbox, work);
         eg_ring_push(&lane->queue, &work->queued);
         lane->waiting++;
-        pthread_cond_signal(&lane->wanted);
     }
     pthread_mutex_unlock(&work_lock);
+    pthread_cond_signal(&lane->wanted);
     if (status < 0) {
         eg_error_raise(status);
         return -1;
@@ -255,12 +266,12 @@ eg_work_cancel(EgWork *work)
         cancelled = true;
         work->state = EG_WORK_CANCELLED;
         eg_ring_push(&mailbox->done, &work->done);
-        if (mailbox->hub != eg_hub_here)
-            uv_async_send(&mailbox->bell);
     }
     pthread_mutex_unlock(&work_lock);
     if (cancelled && mailbox->hub == eg_hub_here)
         work_on_bell(&mailbox->bell);
+    else if (cancelled)
+        uv_async_send(&mailbox->bell);
     return cancelled;
 }
 
@@ -319,6 +330,8 @@ eg_work_close(EgHub *hub)
     mailbox->done.first = mailbox->done.last = NULL;
     mailbox->pending = 0;
     pthread_mutex_unlock(&work_lock);
+    while (mailbox->ringing)
+        sched_yield();
     eg_work_bury();
 }
 
