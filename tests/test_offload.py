@@ -167,7 +167,8 @@ def test_a_forked_child_offloads():
         if pid == 0:
             os._exit(evergreen.offload(int, "7"))
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        """
+        """,
+        options=("-W", "ignore::DeprecationWarning"),  # of a fork in a process with threads
     )
     assert out == "7\n"
 

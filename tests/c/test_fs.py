@@ -814,6 +814,9 @@ def test_a_process_ends_while_a_call_is_stuck(tmp_path):
     )
 
 
+QUIET = ("-W", "ignore::DeprecationWarning")  # of a fork in a process with threads
+
+
 def test_a_forked_child_has_threads_of_its_own(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     out = output_of(
@@ -832,6 +835,7 @@ def test_a_forked_child_has_threads_of_its_own(tmp_path):
         print(fs.stat("/") == os.stat("/"))
         """,
         tmp_path / "fifo",
+        options=QUIET,
     )
     assert out == "True\nTrue\n"
 
@@ -857,5 +861,6 @@ def test_kept_tasks_of_a_forked_child_are_told_that_their_calls_are_lost(tmp_pat
         stuck.kill()
         """,
         tmp_path / "fifo",
+        options=QUIET,
     )
     assert out == "Operation canceled\n"
