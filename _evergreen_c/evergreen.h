@@ -19,6 +19,7 @@
 #include <Python.h>
 
 #include <greenlet/greenlet.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,7 @@ typedef struct EgHub EgHub;
 typedef struct EgTask EgTask;
 typedef struct EgState EgState;
 typedef struct EgSignals EgSignals;
+typedef struct EgMailbox EgMailbox;
 
 /* The object around a member; the comparison has the compiler check the member's type. */
 #define EG_OWNER(ptr, type, member) \
@@ -75,7 +77,8 @@ struct EgState {
     PyTypeObject *local_entry_type;
     PyTypeObject *future_type, *answer_type;
     PyObject *answer_yes, *answer_no; /* what Future.done and Future.cancelled say */
-    PyObject *task_exit;              /* the exceptions this module makes */
+    PyTypeObject *fs_request_type;
+    PyObject *task_exit; /* the exceptions this module makes */
     PyObject *deadlock;
     PyObject *broken_barrier;
     PyObject *channel_closed;
@@ -468,6 +471,7 @@ struct EgHub {
     EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
     PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
     EgSignals *signals;   /* in the main thread; else NULL */
+    EgMailbox *mailbox;   /* of work in native threads; NULL: there was none yet */
     PyObject *excepthook; /* strong, NULL: the default */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
@@ -539,6 +543,56 @@ extern PyType_Spec eg_local_spec, eg_local_entry_spec;
 /* ---- future.c ----------------------------------------------------------------- */
 extern PyType_Spec eg_future_spec, eg_answer_spec;
 int eg_future_setup(EgState *state); /* after the types */
+
+/* ---- work.c: system calls that block, in native threads without the GIL -------- */
+typedef struct {
+    const char *name;
+    int limit;   /* threads */
+    int threads; /* these under the lock of work.c, as all that follows */
+    int idle;    /* of them: asleep, or told to wake up */
+    int waiting; /* works on the queue */
+    bool open;   /* wanted was made */
+    EgRing queue;
+    pthread_cond_t wanted;
+} EgLane;
+extern EgLane eg_lane_file, eg_lane_dns;
+
+typedef enum { EG_WORK_QUEUED, EG_WORK_BEGUN, EG_WORK_DONE, EG_WORK_CANCELLED } EgWorkState;
+
+/* Part of what is worked on, which stays where it is until one of the last two is called. */
+typedef struct EgWork EgWork;
+struct EgWork {
+    EgNode done;                /* done.run: on the hub's greenlet, when it is over */
+    void (*run)(EgWork *);      /* in a native thread, without the GIL: touches no PyObject */
+    void (*undo)(EgWork *);     /* there, too, if nobody is left who wants what run() made */
+    void (*orphaned)(EgWork *); /* instead of done.run, if the hub is gone; GIL held */
+    EgWorkState state;          /* these are work.c's */
+    EgNode queued;
+    EgLane *lane;
+    EgMailbox *mailbox; /* borrowed; NULL: it came back, or its hub is gone */
+    EgWork *prev, *next;
+};
+void eg_work_bury(void); /* free what hubs left that are gone: may run Python; before a wait */
+int eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work); /* to this thread's; -1: exception */
+bool eg_work_cancel(EgWork *work); /* false: it was begun. It comes back in any case. */
+Py_ssize_t eg_work_pending(EgHub *hub);
+PyObject *eg_work_limit(PyObject *module, PyObject *args);
+void eg_work_close(EgHub *hub);
+void eg_work_destroy(EgHub *hub);
+int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL */
+
+/* ---- fs.c ------------------------------------------------------------------------ */
+int eg_fs_setup(PyObject *module); /* adds its functions */
+extern PyType_Spec eg_fs_request_spec;
+
+/* ---- dns.c ----------------------------------------------------------------------- */
+int eg_dns_setup(void);
+PyObject *eg_dns_getaddrinfo(PyObject *module, PyObject *args);
+PyObject *eg_dns_getnameinfo(PyObject *module, PyObject *args);
+
+/* ---- turn.c ---------------------------------------------------------------------- */
+int eg_turn_setup(PyObject *module);
+PyObject *eg_turn_in(PyObject *module, PyObject *method);
 
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ

@@ -70,6 +70,8 @@ fork_hub(EgHub *hub, bool keep)
         if (eg_signal_open(hub) < 0)
             return -1;
     }
+    if (eg_work_after_fork(hub, keep) < 0)
+        return -1;
     return eg_fd_after_fork(hub, keep);
 }
 
@@ -85,7 +87,8 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
         eg_hub_here->next_hub = NULL;
         if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)
             return NULL;
-    }
+    } else
+        eg_work_after_fork(NULL, false);
     Py_RETURN_NONE;
 }
 

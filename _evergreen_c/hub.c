@@ -482,8 +482,10 @@ eg_hub_destroy(EgHub *hub)
     PyErr_Fetch(&type, &value, &traceback); /* all of it is done all the same */
     hub->destroyed = true;
     eg_park_hub_end(hub);
+    eg_work_close(hub);
     hub_drop_callbacks(hub);
     hub_close_port(hub);
+    eg_work_destroy(hub);
     eg_signal_close(hub);
     eg_fd_destroy(hub);
     eg_timers_clear(&hub->timers);

@@ -101,6 +101,20 @@ static PyMethodDef module_methods[] = {
     {"spawn", EG_METHOD(eg_task_spawn_method), METH_FASTCALL | METH_KEYWORDS, eg_task_spawn_doc},
     {"sleep", EG_METHOD(eg_task_sleep_method), METH_FASTCALL, eg_task_sleep_doc},
     {"wait_fd", module_wait_fd, METH_VARARGS, wait_fd_doc},
+    {"dns_getaddrinfo", eg_dns_getaddrinfo, METH_VARARGS,
+     PyDoc_STR("dns_getaddrinfo($module, host, service, family, type, proto, flags, /)\n--\n\n"
+               "Like _socket.getaddrinfo(), of bytes or None, for tasks.")},
+    {"dns_getnameinfo", eg_dns_getnameinfo, METH_VARARGS,
+     PyDoc_STR("dns_getnameinfo($module, host, port, flowinfo, scope_id, n, flags, /)\n--\n\n"
+               "Like _socket.getnameinfo() of a tuple of n, with bytes, for tasks.")},
+    {"in_turn", eg_turn_in, METH_O,
+     PyDoc_STR("in_turn($module, method, /)\n--\n\n"
+               "Return a method like it that first waits for its turn, which is self._turn.")},
+    {"work_limit", eg_work_limit, METH_VARARGS,
+     PyDoc_STR("work_limit($module, lane, limit, /)\n--\n\n"
+               "Have a lane of the core (\"file\", \"dns\") use up to so many native threads; "
+               "return how\n"
+               "many it might before.")},
     {"after_fork_in_child", eg_fork_after_in_child, METH_O,
      PyDoc_STR("after_fork_in_child($module, keep_tasks, /)\n--\n\n"
                "What os.register_at_fork() has the child call.")},
@@ -168,6 +182,7 @@ add_types(PyObject *module, EgState *state)
         {&eg_local_entry_spec, &state->local_entry_type, NULL},
         {&eg_future_spec, &state->future_type, NULL},
         {&eg_answer_spec, &state->answer_type, &integer},
+        {&eg_fs_request_spec, &state->fs_request_type, NULL},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         PyObject *base = types[i].base ? (PyObject *)*types[i].base : NULL;
@@ -306,8 +321,8 @@ module_exec(PyObject *module)
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
-    if (add_types(module, state) < 0 || eg_future_setup(state) < 0
-        || add_run_modes(state->loop_type) < 0)
+    if (add_types(module, state) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
+        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0 || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
                        "What kill() raises in a task; a task that ends with it stays silent.",

@@ -45,6 +45,8 @@ from evergreen._evergreen_c import (
     sleep,
     spawn,
 )
+from evergreen._offload import lane_limit, offload, offload_to
+from evergreen._signals import signals
 from evergreen._waiting import iwait, wait
 
 __all__ = [
@@ -62,9 +64,13 @@ __all__ = [
     "fail_after",
     "fork",
     "iwait",
+    "lane_limit",
     "move_on_after",
+    "offload",
+    "offload_to",
     "run",
     "shield",
+    "signals",
     "sleep",
     "spawn",
     "task",

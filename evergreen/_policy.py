@@ -234,6 +234,16 @@ def forget_thread(ident: int) -> None:
         threading._active.pop(ident, None)  # type: ignore[attr-defined]
 
 
+# ---- files -----------------------------------------------------------------------------------------
+
+
+def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
+    """What `evergreen.io.fs.scandir` returns, of (name, libuv's type)."""
+    from evergreen.io.fs import DirEntry, Entries
+
+    return Entries([DirEntry(folder, name, kind) for name, kind in found])
+
+
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Input and output for tasks: files, processes, names, streams."""
