@@ -635,7 +635,8 @@ def test_a_forked_child_begins_with_an_empty_pool():
             os._exit(0)
         os.wait()
         print(futures.wait(calls, 10).not_done)
-        """
+        """,
+        options=["-W", "ignore::DeprecationWarning"],  # 3.12: there are threads
     )
     assert out == "[4, 4]\nset()\n"
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from evergreen import _evergreen_c as core
 from evergreen import _threads, patcher
 
-__all__ = ["at_once", "call", "get_ident", "sleep", "start"]
+__all__ = ["at_once", "call", "get_ident", "join", "sleep", "start", "wait"]
 
 _T = TypeVar("_T")
 
@@ -71,3 +71,21 @@ def call(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
     _threads.start_native_thread(run, ())
     result: _T = made.get()
     return result
+
+
+def wait(event: core.Event) -> None:
+    """Wait for what threads of ours will set: no task, so the loop would not know of it."""
+    loop = _threads._loop_of_caller()
+    if loop is not None:
+        loop._pin(1)
+    try:
+        event.wait()
+    finally:
+        if loop is not None:
+            loop._pin(-1)
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait natively for a thread that is about to end: this needs no other thread to wait for it."""
+    while thread.is_alive():
+        sleep(0.00005)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from evergreen import _evergreen_c as core
+from evergreen import _threads
 from evergreen.futures import _native
 from evergreen.futures._base import ChunkingExecutor, Future, Relay
 
@@ -14,6 +19,25 @@ __all__ = ["ProcessPoolExecutor"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Std = concurrent.futures.ProcessPoolExecutor
+
+
+class _Manager:
+    """The thread of an executor that talks to its processes, and a way to wait for its end.
+
+    A thread of its own waits for it natively, from the start: CPython 3.12 starts none at exit.
+    """
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self.ended = core.Event()
+        _threads.start_native_thread(self._watch, (thread,))
+
+    def _watch(self, thread: threading.Thread) -> None:
+        core.count_pool_thread(1)
+        try:
+            thread.join()
+        finally:
+            core.count_pool_thread(-1)
+            self.ended.set()
 
 
 class ProcessPoolExecutor(ChunkingExecutor, _Std):
@@ -26,13 +50,16 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
     it takes the system to fork them.
     """
 
+    _manager: _Manager | None = None
+    _results: Any = None  # the queue of results, which shutdown() closes at the end
+    _was_shut_down = False
+
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Have fn(*args, **kwargs) be called in a process; return the future of its outcome.
 
         BrokenProcessPool: a process died.  RuntimeError: after shutdown().
         """
-        std: Any = self
-        if std._shutdown_thread and not std._broken:  # its lock may be held until the processes have ended
+        if self._was_shut_down:  # the lock below may be held until the processes have ended
             raise RuntimeError("cannot schedule new futures after shutdown")
         return Relay[_T]().follow(super().submit(fn, *args, **kwargs))
 
@@ -41,14 +68,43 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
 
         With *cancel_futures*, those that have not begun are cancelled.
         """
-        if wait:
-            _native.call(_Std.shutdown, self, True, cancel_futures=cancel_futures)
-        else:
+        if not self._was_shut_down:
+            self._was_shut_down = True
+            self._results = getattr(self, "_result_queue", None)
             super().shutdown(False, cancel_futures=cancel_futures)
+        if wait:
+            if self._manager is not None:
+                _native.wait(self._manager.ended)
+            results, self._results = self._results, None
+            if results is not None:
+                results.close()
 
     def _start_executor_manager_thread(self) -> None:
         std: Any = self
-        if std._executor_manager_thread is None:
-            if not std._safe_to_dynamically_spawn_children:
-                std._launch_processes()  # here, so that they are forked by this thread
-            _native.at_once(super()._start_executor_manager_thread)
+        if std._executor_manager_thread is not None:
+            return
+        if not std._safe_to_dynamically_spawn_children:
+            threading.current_thread()  # a task is a thread that threading knows, when it forks
+            std._launch_processes()  # here, so that they are forked by this thread
+        _native.at_once(super()._start_executor_manager_thread)
+        thread: Any = std._executor_manager_thread
+        self._manager = _Manager(thread)
+        _executors.add(self)
+        _managers.add(self._manager)
+
+
+_executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
+_managers: weakref.WeakSet[_Manager] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """Do what the standard library does next, and let other tasks run while it takes its time."""
+    managers = list(_managers)
+    for executor in list(_executors):
+        executor.shutdown(wait=False)
+    for manager in managers:
+        _native.wait(manager.ended)
+
+
+# After concurrent.futures.process was imported: the last to register is the first to be called.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -75,6 +75,7 @@ class _ThreadPool:
         self.room -= 1
         self.spare += 1
         self.alive += 1
+        self.ended.clear()
         thread = threading.Thread(target=self.work, name=f"{self.prefix}_{next(self.numbers)}", daemon=False)
         try:
             _native.start(thread)
@@ -273,19 +274,10 @@ def _processors() -> int:
 
 
 def _wait_for_end(pool: _ThreadPool) -> None:
-    loop = core.loop_here()
-    if loop is not None:
-        loop._pin(1)
-        try:
-            pool.ended.wait()
-        finally:
-            loop._pin(-1)
-    while True:
-        for thread in list(pool.threads):
-            thread.join()
-        if pool.ended.is_set():
-            return
-        _native.sleep(0.001)  # one is being started
+    if pool.alive:
+        _native.wait(pool.ended)
+    for thread in list(pool.threads):
+        _native.join(thread)
 
 
 _pools: weakref.WeakSet[_ThreadPool] = weakref.WeakSet()
