@@ -519,10 +519,21 @@ fs_call_back(EgFs *fs, EgFsRequest *request)
     Py_DECREF(callback);
 }
 
+/* A close() that no thread came to make is made all the same. */
+static void
+fs_close_after_all(EgFs *fs)
+{
+    if (fs->op->traits & CLOSES_FD && fs->work.state == EG_WORK_CANCELLED) {
+        fs_run(&fs->work);
+        fs->work.state = EG_WORK_DONE;
+    }
+}
+
 static void
 fs_on_done(EgNode *node)
 {
     EgFs *fs = EG_OWNER(node, EgFs, work.done);
+    fs_close_after_all(fs);
     if (fs->request)
         fs_call_back(fs, (EgFsRequest *)fs->request);
     else
@@ -534,6 +545,7 @@ static void
 fs_orphaned(EgWork *work)
 {
     EgFs *fs = EG_OWNER(work, EgFs, work);
+    fs_close_after_all(fs);
     if (fs->request) {
         EgFsRequest *request = (EgFsRequest *)fs->request;
         request->fs = NULL;

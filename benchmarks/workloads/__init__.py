@@ -36,6 +36,7 @@ MODULES = (
     "growth",
     "latency_timer",
     "latency_socket",
+    "blocking",
 )
 
 

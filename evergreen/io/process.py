@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, CompletedProce
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import evergreen
 from evergreen import _evergreen_c as core
 from evergreen import _policy
 
@@ -266,6 +268,8 @@ class Process:
 
         `TimeoutExpired`: it has not ended in *timeout* seconds; nothing is lost if one asks again.
         """
+        if core.loop_here() is None and threading.get_ident() != threading.main_thread().ident:
+            return evergreen.run(self.communicate, input, timeout)  # it takes tasks
         if self._exchange is None:
             self._exchange = _Exchange(self, input)
         elif input:

@@ -799,6 +799,35 @@ def test_a_loop_can_be_destroyed_with_requests_on_their_way(tmp_path):
     )
 
 
+def test_what_was_to_be_closed_is_closed_with_the_loop(tmp_path):
+    output_of(
+        """
+        import os, sys
+        import evergreen
+        from evergreen import _evergreen_c as core
+        from evergreen.io import fs
+
+        core.work_limit("file", 1)
+        os.mkfifo(sys.argv[1])
+        loop = evergreen.EventLoop()
+        evergreen.spawn(fs.open, sys.argv[1])  # nobody opens the other end
+        evergreen.sleep(0.01)
+        fds = [os.open("/", os.O_RDONLY) for _ in range(2)]
+        evergreen.spawn(fs.close, fds[0])
+        fs.close(fds[1], callback=print)
+        evergreen.sleep(0.01)
+        loop.destroy()
+        for fd in fds:
+            try:
+                os.fstat(fd)
+            except OSError:
+                continue
+            print("open", file=sys.stderr)
+        """,
+        tmp_path / "fifo",
+    )
+
+
 def test_a_process_ends_while_a_call_is_stuck(tmp_path):
     output_of(
         """

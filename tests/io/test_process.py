@@ -239,6 +239,8 @@ def test_children_of_a_thread_without_a_loop(hub):
             return line, child.wait(10)
 
     assert in_thread(work) == (b"line\n", 0)
+    done = in_thread(lambda: process.run(["cat"], input=b"input", capture_output=True))
+    assert (done.stdout, done.stderr) == (b"input", b"")
 
 
 def test_a_forked_child_has_children_of_its_own():
