@@ -518,6 +518,7 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
+extern EgPatch *const eg_patch_os[], *const eg_patch_io[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -535,6 +536,22 @@ int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
+
+/* ---- patch_socket.c: what other patches need of it ---------------------------- */
+void eg_socket_forget(int fd); /* the number is about to mean something else */
+
+/* ---- patch_os.c: descriptors that are not ours -------------------------------- */
+typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
+enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
+EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
+int eg_os_turn(void);            /* before an operation; -1: killed */
+bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
+/* As read(2), and as write(2) of all, with the task parked; -1: exception. */
+ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
+ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
+
+/* ---- patch_io.c ----------------------------------------------------------------- */
+void eg_io_after_fork(void);
 
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */

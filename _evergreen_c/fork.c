@@ -83,6 +83,7 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
         if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)
             return NULL;
     }
+    eg_io_after_fork();
     Py_RETURN_NONE;
 }
 

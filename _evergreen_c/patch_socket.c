@@ -163,8 +163,8 @@ hint_set(int fd, int hint, bool on)
 }
 
 /* The number is about to mean something else, whoever closes it. */
-static void
-socket_forget(int fd)
+void
+eg_socket_forget(int fd)
 {
     if (fd < 0)
         return;
@@ -178,7 +178,7 @@ socket_forget(int fd)
 static void
 socket_finalize(PyObject *self)
 {
-    socket_forget(((SocketObject *)self)->fd);
+    eg_socket_forget(((SocketObject *)self)->fd);
     socket_finalizer(self);
 }
 
@@ -960,7 +960,7 @@ socket_close_with(const EgPatch *patch, PyObject *self, PyObject *const *args, P
 {
     SocketView view;
     if (socket_look(self, &view))
-        socket_forget(view.fd);
+        eg_socket_forget(view.fd);
     else
         PyErr_Clear(); /* no method could look at it either, so nobody waits for it */
     return eg_patch_call_original(patch, self, args, n, kwnames);
@@ -989,7 +989,7 @@ socket_close_fd(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
 {
     int fd;
     if (n == 1 && !kwnames && PyLong_Check(args[0]) && arg_int(args[0], &fd))
-        socket_forget(fd);
+        eg_socket_forget(fd);
     return eg_patch_call_original(&socket_close_fd_patch, self, args, n, kwnames);
 }
 

@@ -141,9 +141,10 @@ start_native_thread = core.patch_native("_thread", "start_new_thread")
 
 dns = Lane("dns", 16)
 user = Lane("user", 32)
+slow = Lane("slow", 1000)  # waits without end: for children, and for locks of other processes
 
 
 def after_fork_in_child() -> None:
     """The parent's threads and calls are not the child's."""
-    for lane in (dns, user):
+    for lane in (dns, user, slow):
         lane.reset()

@@ -32,6 +32,10 @@ _GROUPS = {
     "threading": "thread",
     "_queue": "thread",
     "queue": "thread",
+    "os": "os",
+    "posix": "os",
+    "fcntl": "os",
+    "subprocess": "os",
 }
 
 
