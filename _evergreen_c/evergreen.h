@@ -518,7 +518,7 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
-extern EgPatch *const eg_patch_os[], *const eg_patch_io[];
+extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -538,6 +538,15 @@ PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_socket.c: what other patches need of it ---------------------------- */
+typedef struct {
+    int fd, family, type;
+    int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
+} EgSocketView;
+
+bool eg_socket_check(PyObject *object);                    /* a socket.socket; no exception */
+bool eg_socket_look(PyObject *socket, EgSocketView *view); /* false: exception */
+int eg_socket_set_timeout(PyObject *socket, int64_t ns);   /* and nothing else */
+bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() */
 void eg_socket_forget(int fd); /* the number is about to mean something else */
 
 /* ---- patch_os.c: descriptors that are not ours -------------------------------- */
@@ -551,6 +560,10 @@ ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
 ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
 
 /* ---- patch_io.c ----------------------------------------------------------------- */
+typedef struct EgVisit EgVisit;
+/* Wait until no other task is inside the object, and enter; NULL: exception. */
+EgVisit *eg_visit_begin(PyObject *object);
+void eg_visit_end(EgVisit *visit, PyObject *object);
 void eg_io_after_fork(void);
 
 /* ---- patch_thread.c --------------------------------------------------------- */

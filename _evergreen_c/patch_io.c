@@ -213,19 +213,18 @@ io_file_close(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
     return eg_patch_call_original(&io_file_close_patch, self, args, n, kwnames);
 }
 
-/* ---- buffered streams: who is inside ----------------------------------------------- */
-typedef struct Visit Visit;
-struct Visit {
-    Visit *next;
+/* ---- who is inside what ----------------------------------------------- */
+struct EgVisit {
+    EgVisit *next;
     PyObject *stream; /* borrowed from the caller */
     void *who;        /* a task, a hub (its callbacks), or a native thread's state */
 };
 
 #define PLACES 256
-static Visit *visits[PLACES]; /* by the stream's address */
-static Visit *visits_spare;   /* chained */
+static EgVisit *visits[PLACES]; /* by the stream's address */
+static EgVisit *visits_spare;   /* chained */
 
-static Visit **
+static EgVisit **
 visits_place(PyObject *stream)
 {
     return &visits[((uintptr_t)stream * UINT64_C(0x9E3779B97F4A7C15) >> 56) % PLACES];
@@ -241,7 +240,7 @@ visit_who(void)
 }
 
 static bool
-visit_is_mine(const Visit *visit, PyObject *stream, void *who)
+visit_is_mine(const EgVisit *visit, PyObject *stream, void *who)
 {
     return visit->stream == stream && visit->who == who;
 }
@@ -251,7 +250,7 @@ static bool
 stream_is_busy(PyObject *stream, void *who)
 {
     bool busy = false;
-    for (Visit *visit = *visits_place(stream); visit; visit = visit->next) {
+    for (EgVisit *visit = *visits_place(stream); visit; visit = visit->next) {
         if (visit_is_mine(visit, stream, who))
             return false;
         busy |= visit->stream == stream;
@@ -259,25 +258,25 @@ stream_is_busy(PyObject *stream, void *who)
     return busy;
 }
 
-static Visit *
-visit_begin(PyObject *stream, void *who)
+static EgVisit *
+visit_note(PyObject *stream, void *who)
 {
-    Visit *visit = visits_spare, **place = visits_place(stream);
+    EgVisit *visit = visits_spare, **place = visits_place(stream);
     if (visit)
         visits_spare = visit->next;
     else if (!(visit = PyMem_RawMalloc(sizeof *visit))) {
         PyErr_NoMemory();
         return NULL;
     }
-    *visit = (Visit){*place, stream, who};
+    *visit = (EgVisit){*place, stream, who};
     *place = visit;
     return visit;
 }
 
-static void
-visit_end(Visit *visit, PyObject *stream)
+void
+eg_visit_end(EgVisit *visit, PyObject *stream)
 {
-    Visit **link = visits_place(stream);
+    EgVisit **link = visits_place(stream);
     while (*link && *link != visit)
         link = &(*link)->next;
     if (*link)
@@ -295,7 +294,7 @@ eg_io_after_fork(void)
 {
     void *who = visit_who();
     for (int i = 0; i < PLACES; i++) {
-        Visit **link = &visits[i];
+        EgVisit **link = &visits[i];
         while (*link) {
             if ((*link)->who == who)
                 link = &(*link)->next;
@@ -331,6 +330,16 @@ stream_wait(PyObject *stream, void *who)
     return 0;
 }
 
+EgVisit *
+eg_visit_begin(PyObject *object)
+{
+    void *who = visit_who();
+    if (EG_UNLIKELY(*visits_place(object) != NULL) && stream_wait(object, who) < 0)
+        return NULL;
+    return visit_note(object, who);
+}
+
+/* ---- buffered streams ----------------------------------------------------------------- */
 static void buffered_setup(void);
 
 static PyObject *
@@ -344,14 +353,11 @@ buffered_call(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ss
         ready = true;
         buffered_setup();
     }
-    void *who = visit_who();
-    if (EG_UNLIKELY(*visits_place(self) != NULL) && stream_wait(self, who) < 0)
-        return NULL;
-    Visit *visit = visit_begin(self, who);
+    EgVisit *visit = eg_visit_begin(self);
     if (!visit)
         return NULL;
     PyObject *result = eg_patch_call_original(patch, self, args, n, kwnames);
-    visit_end(visit, self);
+    eg_visit_end(visit, self);
     return result;
 }
 
@@ -389,16 +395,13 @@ static iternextfunc buffered_next_native;
 static PyObject *
 buffered_next(PyObject *self)
 {
-    void *who = visit_who();
     if (!io_reader_readline_patch.applied)
         return buffered_next_native(self);
-    if (*visits_place(self) && stream_wait(self, who) < 0)
-        return NULL;
-    Visit *visit = visit_begin(self, who);
+    EgVisit *visit = eg_visit_begin(self);
     if (!visit)
         return NULL;
     PyObject *line = buffered_next_native(self);
-    visit_end(visit, self);
+    eg_visit_end(visit, self);
     return line;
 }
 

@@ -36,6 +36,10 @@ _GROUPS = {
     "posix": "os",
     "fcntl": "os",
     "subprocess": "os",
+    "io": "os",
+    "_io": "os",
+    "ssl": "ssl",
+    "_ssl": "ssl",
 }
 
 

@@ -19,7 +19,14 @@ from helpers import in_thread, output_of, settle
 from evergreen import _evergreen_c as core
 from evergreen import patcher, spawn
 
-GROUPS = {"time": "time", "socket": "socket", "select": "select", "thread": "threading", "os": "os"}
+GROUPS = {
+    "time": "time",
+    "socket": "socket",
+    "select": "select",
+    "thread": "threading",
+    "os": "os",
+    "ssl": "ssl",
+}
 
 
 @pytest.fixture(autouse=True)
