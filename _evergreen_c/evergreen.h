@@ -518,7 +518,8 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
-extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[];
+extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
+                                                               *const eg_patch_multiprocessing[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -553,7 +554,8 @@ void eg_socket_forget(int fd); /* the number is about to mean something else */
 typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
 enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
 EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
-int eg_os_turn(void);            /* before an operation; -1: killed */
+int eg_os_turn(void);            /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);        /* let the others run, if that may be; -1: killed */
 bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
 /* As read(2), and as write(2) of all, with the task parked; -1: exception. */
 ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
@@ -565,6 +567,10 @@ typedef struct EgVisit EgVisit;
 EgVisit *eg_visit_begin(PyObject *object);
 void eg_visit_end(EgVisit *visit, PyObject *object);
 void eg_io_after_fork(void);
+
+/* ---- patch_multiprocessing.c ------------------------------------------------------ */
+PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);
+PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */

@@ -103,15 +103,21 @@ fd_wait_until(int fd, int events)
 
 static int os_turns; /* operations since somebody last parked */
 
+int
+eg_os_give_way(void)
+{
+    os_turns = 0;
+    EgTask *me = eg_os_may_wait() ? eg_wait_begin() : NULL;
+    return me ? eg_wait_yield(me) : PyErr_Occurred() ? -1 : 0;
+}
+
 /* A task whose descriptors are always ready must not starve the others. */
 int
 eg_os_turn(void)
 {
     if (EG_LIKELY(++os_turns < TURNS && eg_clock_ticks() < eg_hub_here->slice_end))
         return 0;
-    os_turns = 0;
-    EgTask *me = eg_os_may_wait() ? eg_wait_begin() : NULL;
-    return me ? eg_wait_yield(me) : PyErr_Occurred() ? -1 : 0;
+    return eg_os_give_way();
 }
 
 /* Whether the kernel has no RWF_NOWAIT for this file. */

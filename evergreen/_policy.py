@@ -262,8 +262,22 @@ _fcntl_lockf = core.patch_native("fcntl", "lockf")
 _lockf = core.patch_native("posix", "lockf")
 
 
-def _wait_for_lock(lock: Callable[[], Any], unlock: Callable[[], Any], close: Callable[[], Any]) -> None:
-    """Call lock() in a native thread; if the wait for it is cut short, unlock() as soon as it returns."""
+def wait_for_semaphore(owner: object, handle: int, timeout: float | None) -> bool:
+    """Take a unit of the ``sem_t`` at *handle*, which lives as long as *owner*; False: not in time."""
+    wait, post = partial(core.semaphore_wait, handle, 0.2), partial(core.semaphore_post, handle)
+    return _wait_for_lock(wait, post, lambda: owner, timeout)
+
+
+def _wait_for_lock(
+    lock: Callable[[], Any],
+    unlock: Callable[[], Any],
+    close: Callable[[], Any],
+    timeout: float | None = None,
+) -> bool:
+    """Call lock() in a native thread, again while it returns False; return whether it was in time.
+
+    If the wait for it is cut short, unlock() is called as soon as it returns; close() is called last.
+    """
     undecided = [True]  # whether somebody waits when it returns: pop() decides, for both sides
     taken = False
 
@@ -276,8 +290,8 @@ def _wait_for_lock(lock: Callable[[], Any], unlock: Callable[[], Any], close: Ca
     def work() -> None:
         nonlocal taken
         try:
-            lock()
-            taken = True
+            while undecided and not taken:
+                taken = lock() is not False
         finally:
             if not decide():  # nobody waits any more
                 if taken:
@@ -285,7 +299,12 @@ def _wait_for_lock(lock: Callable[[], Any], unlock: Callable[[], Any], close: Ca
                 close()
 
     call = _threads.slow.submit(work, (), {})
+    in_time = True
     try:
+        if not call._done.wait(timeout):
+            in_time = not (call.cancel() or decide())
+            if not in_time:
+                return False
         call.get()
     except BaseException:
         if call.cancel() or not decide():
@@ -294,6 +313,7 @@ def _wait_for_lock(lock: Callable[[], Any], unlock: Callable[[], Any], close: Ca
             close()
         raise
     close()
+    return True
 
 
 def forget_thread(ident: int) -> None:

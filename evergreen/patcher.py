@@ -40,6 +40,8 @@ _GROUPS = {
     "_io": "os",
     "ssl": "ssl",
     "_ssl": "ssl",
+    "multiprocessing": "multiprocessing",
+    "_multiprocessing": "multiprocessing",
 }
 
 

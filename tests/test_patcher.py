@@ -26,6 +26,7 @@ GROUPS = {
     "thread": "threading",
     "os": "os",
     "ssl": "ssl",
+    "multiprocessing": "multiprocessing",
 }
 
 
