@@ -287,6 +287,9 @@ typedef enum {
 /* Thread-local data that is not in the thread state; all strong or NULL. */
 typedef struct {
     PyObject *dict, *key, *sentinel;
+    PyObject *running_loop;                /* also while it runs; this, and the next: asyncio's */
+    PyObject *running_task;                /* from 3.14 */
+    PyObject *first_iteration, *finalizer; /* sys.set_asyncgen_hooks() */
 } EgKept;
 
 struct EgTask {
@@ -401,10 +404,11 @@ struct EgHub {
     EgQueue runner; /* main, while in run() */
     EgPort *port;
     EgPoller *poller;
-    EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
-    PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
-    EgSignals *signals;   /* in the main thread; else NULL */
-    PyObject *excepthook; /* strong, NULL: the default */
+    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
+    EgTask *asyncio_owner; /* borrowed: whose asyncio data the thread has; NULL: the hub's */
+    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;    /* in the main thread; else NULL */
+    PyObject *excepthook;  /* strong, NULL: the default */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
     uint64_t switches, polls, started; /* counters for statistics */
@@ -465,6 +469,7 @@ typedef struct {
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
     PyObject *native;     /* strong: a callable that is never swapped; NULL: not made yet */
     bool applied;
+    bool wanted; /* to be applied when its module is imported */
 } EgPatch;
 
 enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, EG_DOOR_DICT };
@@ -511,6 +516,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                     \
                                  NULL,                                                     \
                                  NULL,                                                     \
+                                 false,                                                    \
                                  false}
 
 /* Each file's table, ended by NULL. */
@@ -519,7 +525,8 @@ extern EgPatch *const eg_patch_time[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
 extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
-                                                               *const eg_patch_multiprocessing[];
+                                                               *const eg_patch_multiprocessing[],
+                                                                   *const eg_patch_asyncio[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -572,6 +579,11 @@ void eg_io_after_fork(void);
 PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);
 PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 
+/* ---- patch_asyncio.c ---------------------------------------------------------------- */
+extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
+void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
+void eg_asyncio_end(EgTask *me);
+
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */
 void eg_thread_leave(EgTask *me); /* me stops running: keep its thread-local data */
@@ -579,6 +591,7 @@ void eg_thread_enter(EgTask *me); /* me runs: put it in place */
 void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Python */
 int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
+void eg_thread_after_fork(void);
 unsigned long eg_thread_ident(void);        /* what get_ident() says here */
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);

@@ -84,6 +84,7 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
             return NULL;
     }
     eg_io_after_fork();
+    eg_thread_after_fork();
     Py_RETURN_NONE;
 }
 

@@ -38,6 +38,8 @@ _GROUPS = {
     "subprocess": "os",
     "io": "os",
     "_io": "os",
+    "asyncio": "asyncio",
+    "_asyncio": "asyncio",
     "ssl": "ssl",
     "_ssl": "ssl",
     "multiprocessing": "multiprocessing",

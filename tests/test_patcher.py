@@ -1,7 +1,10 @@
 """patcher.py: the standard library's functions change in place, and back."""
 
+import _asyncio  # noqa: F401  # these are patched when they are imported: so that they are
+import _multiprocessing  # noqa: F401
 import _queue
 import _socket
+import _ssl  # noqa: F401
 import _thread
 import queue
 import select
@@ -27,6 +30,7 @@ GROUPS = {
     "os": "os",
     "ssl": "ssl",
     "multiprocessing": "multiprocessing",
+    "asyncio": "asyncio",
 }
 
 
