@@ -137,6 +137,7 @@ eg_thread_follow(PyObject *module, PyObject *on)
     if (PyErr_Occurred())
         return NULL;
     eg_thread_follows = follows;
+    eg_thread_after_fork(); /* notes the process */
     if (!hub)
         Py_RETURN_NONE;
     if (follows) {
@@ -450,8 +451,6 @@ thread_bind_handle(PyObject *handle, EgTask *task)
         thread_handle_ident_native = attribute->get;
         attribute->get = thread_handle_ident;
     }
-    if (!thread_process)
-        thread_process = getpid();
     if (!thread_handles && !(thread_handles = PyDict_New()))
         return -1;
     if (type->tp_dealloc != thread_handle_dealloc) {
@@ -595,9 +594,21 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
     Py_RETURN_NONE;
 }
 
+EG_PATCH(thread_main_ident, "_thread", "_get_main_thread_ident", "thread");
+
+/* In a forked child, threading makes the task that called fork() its main thread. */
+static PyObject *
+thread_main_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_hub_cooperates() || thread_process == getpid())
+        return eg_patch_call_original(&thread_main_ident_patch, self, args, n, kwnames);
+    return PyLong_FromUnsignedLong(eg_thread_ident());
+}
+
 EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
                                     &thread_start_new_patch,
                                     &thread_get_ident_patch,
+                                    &thread_main_ident_patch,
                                     &thread_start_joinable_patch,
                                     &thread_handle_join_patch,
                                     &thread_handle_is_done_patch,
