@@ -344,6 +344,9 @@ typedef enum {
 /* Thread-local data that is not in the thread state; all strong or NULL. */
 typedef struct {
     PyObject *dict, *key, *sentinel;
+    PyObject *running_loop;                /* also while it runs; this, and the next: asyncio's */
+    PyObject *running_task;                /* from 3.14 */
+    PyObject *first_iteration, *finalizer; /* sys.set_asyncgen_hooks() */
 } EgKept;
 
 struct EgTask {
@@ -468,11 +471,12 @@ struct EgHub {
     EgQueue runner; /* main, while in run() */
     EgPort *port;
     EgPoller *poller;
-    EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
-    PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
-    EgSignals *signals;   /* in the main thread; else NULL */
-    EgMailbox *mailbox;   /* of work in native threads; NULL: there was none yet */
-    PyObject *excepthook; /* strong, NULL: the default */
+    EgMailbox *mailbox;    /* of work in native threads; NULL: there was none yet */
+    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
+    EgTask *asyncio_owner; /* borrowed: whose asyncio data the thread has; NULL: the hub's */
+    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;    /* in the main thread; else NULL */
+    PyObject *excepthook;  /* strong, NULL: the default */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
     uint64_t switches, polls, started; /* counters for statistics */
@@ -611,6 +615,7 @@ typedef struct {
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
     PyObject *native;     /* strong: a callable that is never swapped; NULL: not made yet */
     bool applied;
+    bool wanted; /* to be applied when its module is imported */
 } EgPatch;
 
 enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, EG_DOOR_DICT };
@@ -657,6 +662,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                     \
                                  NULL,                                                     \
                                  NULL,                                                     \
+                                 false,                                                    \
                                  false}
 
 /* Each file's table, ended by NULL. */
@@ -664,6 +670,9 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
+extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
+                                                               *const eg_patch_multiprocessing[],
+                                                                   *const eg_patch_asyncio[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -682,6 +691,45 @@ PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
+/* ---- patch_socket.c: what other patches need of it ---------------------------- */
+typedef struct {
+    int fd, family, type;
+    int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
+} EgSocketView;
+
+bool eg_socket_check(PyObject *object);                    /* a socket.socket; no exception */
+bool eg_socket_look(PyObject *socket, EgSocketView *view); /* false: exception */
+int eg_socket_set_timeout(PyObject *socket, int64_t ns);   /* and nothing else */
+bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() */
+void eg_socket_forget(int fd); /* the number is about to mean something else */
+
+/* ---- patch_os.c: descriptors that are not ours -------------------------------- */
+typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
+enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
+EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
+int eg_os_turn(void);            /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);        /* let the others run, if that may be; -1: killed */
+bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
+/* As read(2), and as write(2) of all, with the task parked; -1: exception. */
+ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
+ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
+
+/* ---- patch_io.c ----------------------------------------------------------------- */
+typedef struct EgVisit EgVisit;
+/* Wait until no other task is inside the object, and enter; NULL: exception. */
+EgVisit *eg_visit_begin(PyObject *object);
+void eg_visit_end(EgVisit *visit, PyObject *object);
+void eg_io_after_fork(void);
+
+/* ---- patch_multiprocessing.c ------------------------------------------------------ */
+PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);
+PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
+
+/* ---- patch_asyncio.c ---------------------------------------------------------------- */
+extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
+void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
+void eg_asyncio_end(EgTask *me);
+
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */
 void eg_thread_leave(EgTask *me); /* me stops running: keep its thread-local data */
@@ -689,6 +737,7 @@ void eg_thread_enter(EgTask *me); /* me runs: put it in place */
 void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Python */
 int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
+void eg_thread_after_fork(void);
 unsigned long eg_thread_ident(void);        /* what get_ident() says here */
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);

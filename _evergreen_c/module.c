@@ -133,6 +133,12 @@ static PyMethodDef module_methods[] = {
     {"note_native_thread", eg_thread_note_native, METH_O,
      PyDoc_STR("note_native_thread($module, lock, /)\n--\n\n"
                "Say that C code releases this lock, when a native thread ends.")},
+    {"semaphore_wait", eg_semaphore_wait, METH_VARARGS,
+     PyDoc_STR("semaphore_wait($module, handle, seconds, /)\n--\n\n"
+               "Wait natively for the sem_t at an address; return whether it was taken in time.")},
+    {"semaphore_post", eg_semaphore_post, METH_O,
+     PyDoc_STR("semaphore_post($module, handle, /)\n--\n\n"
+               "Give a unit back to the sem_t at an address.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"

@@ -285,6 +285,8 @@ task_drop_call(EgTask *self)
         Py_CLEAR(greenlet->dict); /* greenlet-local storage: a finaliser may put new things in */
     if (self->local_in || self->identified || self->tstate_lock)
         eg_thread_end(self);
+    if (EG_UNLIKELY(eg_asyncio_used))
+        eg_asyncio_end(self);
 }
 
 /* Steals context. Somebody may keep it, and its own end expects that it is tracked. */

@@ -154,11 +154,12 @@ _workers: set[int] = set()  # the identities of all lanes' threads
 dns = Lane("dns", 16)
 file = Lane("file", 16)
 user = Lane("user", 32)
+slow = Lane("slow", 1000)  # waits without end: for children, and for locks of other processes
 lanes = {lane.name: lane for lane in (dns, file, user)}
 
 
 def after_fork_in_child() -> None:
     """The parent's threads and calls are not the child's."""
     _workers.clear()
-    for lane in lanes.values():
+    for lane in (*lanes.values(), slow):
         lane.reset()
