@@ -212,6 +212,12 @@ module_exec(PyObject *module)
         || !add_type(module, &eg_event_spec, NULL, &state->event_type)
         || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
         || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
+        || !add_type(module, &eg_stream_spec, NULL, &state->stream_type)
+        || !add_type(module, &eg_tcp_spec, state->stream_type, &state->tcp_type)
+        || !add_type(module, &eg_pipe_spec, state->stream_type, &state->pipe_type)
+        || !add_type(module, &eg_tty_spec, state->stream_type, &state->tty_type)
+        || !add_type(module, &eg_udp_spec, NULL, &state->udp_type)
+        || PyModule_AddFunctions(module, eg_listener_functions) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
