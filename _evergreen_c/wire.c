@@ -13,7 +13,9 @@
  */
 #include "evergreen.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #define MARK 262144                 /* bytes received and not read: then receiving stops */
@@ -236,10 +238,23 @@ eg_wire_let_go(EgWire *wire, bool abort)
 }
 
 /* ---- making ------------------------------------------------------------------------------------ */
+/* libuv ends the process when it finds out too late that a descriptor cannot be waited for. */
+static int
+wire_check(uv_loop_t *loop, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    int epoll = uv_backend_fd(loop);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+        return errno == EPERM ? UV_EINVAL : -errno; /* EPERM: a regular file, /dev/null, ... */
+    return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event) < 0 ? -errno : 0;
+}
+
 static int
 wire_init(EgWire *wire, uv_loop_t *loop, EgWireKind kind, int fd)
 {
-    int status;
+    int status = kind == EG_TCP ? 0 : wire_check(loop, fd);
+    if (status)
+        return status;
     switch (kind) {
     case EG_TCP:
         status = uv_tcp_init(loop, &wire->uv.tcp);
