@@ -38,10 +38,9 @@ class TCPError(StreamError):
 
 
 def _resolve(address: Address, *, family: int = 0, passive: bool = False) -> list[_connect.AddressInfo]:
-    try:
-        host, port = address[:2]
-    except (TypeError, ValueError):
-        raise TypeError(f"an address is a tuple (host, port), not {address!r}") from None
+    if not isinstance(address, tuple | list) or len(address) < 2:
+        raise TypeError(f"an address is a tuple (host, port), not {address!r}")
+    host, port = address[:2]
     try:
         return _connect.resolve(host, port, socket.SOCK_STREAM, family=family, passive=passive)
     except socket.gaierror as exc:

@@ -42,10 +42,9 @@ class UDPEndpoint(UDPSocket):
     error_cls = UDPError
 
     def _lookup(self, address: Address, passive: bool = False) -> _connect.AddressInfo:
-        try:
-            host, port = address[:2]
-        except (TypeError, ValueError):
-            raise TypeError(f"an address is a tuple (host, port), not {address!r}") from None
+        if not isinstance(address, tuple | list) or len(address) < 2:
+            raise TypeError(f"an address is a tuple (host, port), not {address!r}")
+        host, port = address[:2]
         family = 0
         if self.fileno() >= 0:
             family = self._ask(lambda sock: sock.family)
