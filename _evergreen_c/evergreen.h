@@ -56,11 +56,32 @@ struct EgState {
     PyTypeObject *watcher_type;
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
-    PyTypeObject *alarm_type;
     PyTypeObject *stream_type;
     PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
+    PyTypeObject *semaphore_type;
+    PyTypeObject *bounded_semaphore_type;
+    PyTypeObject *lock_type;
+    PyTypeObject *rlock_type;
+    PyTypeObject *condition_type;
+    PyTypeObject *barrier_type;
+    PyTypeObject *queue_type;
+    PyTypeObject *lifo_queue_type;
+    PyTypeObject *priority_queue_type;
+    PyTypeObject *watch_type;
+    PyTypeObject *scope_type;
+    PyTypeObject *timeout_type;
+    PyTypeObject *fail_after_type;
+    PyTypeObject *move_on_after_type;
+    PyTypeObject *shield_type;
+    PyTypeObject *group_type;
+    PyTypeObject *local_type;
+    PyTypeObject *local_entry_type;
     PyObject *task_exit; /* the exceptions this module makes */
     PyObject *deadlock;
+    PyObject *broken_barrier;
+    PyObject *channel_closed;
+    PyObject *queue_empty, *queue_full, *queue_shut_down; /* of module queue, where it has them */
+    PyObject *heappush, *heappop;                         /* of module heapq */
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
@@ -79,6 +100,12 @@ PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nar
 /* ---- error.c: one place where a libuv status becomes an exception ------ */
 PyObject *eg_error_raise(int status); /* always NULL */
 PyObject *eg_error_list(PyObject *module, PyObject *unused);
+
+/* ---- arguments.c: positional and keyword arguments ---------------------- */
+/* Sort args (as METH_FASTCALL | METH_KEYWORDS gives them) into values, which begin as NULL; the
+ * first *required* names must be there. -1: TypeError set. */
+int eg_parse(const char *function, const char *const *names, int max, int required,
+             PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **values);
 
 /* ---- clock.c: time ----------------------------------------------------- */
 #define EG_FOREVER UINT64_MAX
@@ -180,13 +207,19 @@ typedef struct EgQueue EgQueue;
 
 /* One place in one queue. */
 typedef struct EgLink {
-    struct EgLink *prev, *next;
-    EgQueue *queue; /* NULL: in none */
-    EgTask *task;   /* borrowed: whoever waits is alive */
+    struct EgLink *prev, *next; /* the first one's prev is the last one */
+    EgQueue *queue;             /* NULL: in none */
+    EgTask *task; /* borrowed: whoever waits is alive; NULL: this is part of an EgBell */
 } EgLink;
 
+/* A place in a queue of one who takes nothing, but is told when it is its turn. */
+typedef struct EgBell {
+    EgLink link;
+    void (*ring)(struct EgBell *); /* with the GIL: runs no Python; it is in no queue any more */
+} EgBell;
+
 struct EgQueue {
-    EgLink *first, *last;
+    EgLink *first;
 };
 
 typedef enum { EG_PENDING, EG_WOKEN, EG_TIMED_OUT, EG_THROWN } EgOutcome;
@@ -226,6 +259,7 @@ int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t 
 int eg_wait_yield(EgTask *me); /* let everything else that is ready run once */
 
 void eg_queue_add(EgQueue *, EgLink *, EgTask *);
+void eg_queue_add_bell(EgQueue *, EgBell *, void (*ring)(EgBell *));
 void eg_queue_remove(EgLink *); /* harmless when it is in none */
 /* Wake the longest waiter with *value* (stolen; NULL for none): true if there was one. If
  * not, the value still belongs to the caller. */
@@ -233,9 +267,27 @@ bool eg_queue_wake(EgQueue *, PyObject *value);
 EgTask *eg_queue_peek(EgQueue *); /* whom eg_queue_wake() would wake; borrowed, or NULL */
 Py_ssize_t eg_queue_wake_all(EgQueue *);
 bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was over */
-/* Raise exc in the task at its wait, or at its next one; false: it has ended. */
+/* Raise exc in the task at its wait, or at its next one; false: it has ended. A shielded task
+ * meets it after the shield; eg_wait_interrupt() does not care. */
 bool eg_wait_throw(EgTask *, PyObject *exc);
-void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
+bool eg_wait_interrupt(EgTask *, PyObject *exc);
+int eg_shield_enter(EgTask *me); /* -1: exception, and no shield */
+void eg_shield_leave(EgTask *me);
+void eg_shield_forget(EgTask *me, PyObject *exc); /* it is not to be raised after all */
+void eg_wait_visit_leave(EgTask *);               /* take the task out of every queue it is in */
+/* Values that were handed to a task killed before it ran: a list, made when first needed, in the
+ * order in which their takers had come. */
+void eg_returned_add(PyObject **list, EgTask *task, PyObject *value); /* steals value */
+PyObject *eg_returned_take(PyObject **list); /* the first; there is one; NULL: exception */
+
+/* ---- watch.c: waiting for several things at once ---------------------------- */
+extern PyType_Spec eg_watch_spec;
+/* Where one waits for an object, and whether there is no need to. One for each kind: */
+EgQueue *eg_task_waitable(PyObject *op, bool *ready);
+EgQueue *eg_event_waitable(PyObject *op, bool *ready);
+EgQueue *eg_channel_waitable(PyObject *op, bool *ready);
+EgQueue *eg_queue_waitable(PyObject *op, bool *ready);
+EgQueue *eg_lock_waitable(PyObject *op, bool *ready); /* semaphores, too */
 
 /* ---- waiters.c: who waits for an object that is not ours ------------------- */
 extern Py_ssize_t eg_waiters_count;                /* waits that have not ended, for any object */
@@ -309,12 +361,16 @@ struct EgTask {
     PyObject *context;                /* strong from start to end; NULL: none */
     PyObject *result;                 /* strong; when ended: value, or exception if failed */
     PyObject *thrown;                 /* strong; to be raised at its next wait, NULL: nothing */
+    PyObject *held;                   /* strong: list of what shields keep off; NULL: nothing */
+    PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
+    EgTask *group_prev, *group_next;
     PyObject *dict, *weakrefs;
     EgKept kept;           /* while it does not run and patched threads are on */
     PyObject *tstate_lock; /* strong; NULL: none: released when it ends, as a thread's is */
     EgQueue joiners;
     EgWait wait;
     uint32_t number;
+    uint16_t shields; /* entered and not left */
     uint8_t state, role;
     bool queued;        /* ready is on a ring or inbox */
     bool failed;        /* result is an exception */
@@ -328,6 +384,9 @@ struct EgTask {
 };
 
 PyObject *eg_task_spawn(EgHub *hub, PyObject *target, PyObject *args, PyObject *kwargs);
+/* A task for (callable, *args, **kwargs), not started; new; TypeError as spawn() has it. */
+EgTask *eg_task_make(PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+int eg_task_kill(EgTask *, PyObject *reason); /* with a TaskExit; reason may be NULL */
 EgTask *eg_task_for(EgHub *hub, EgTaskRole role, PyObject *greenlet);
 int eg_task_start(EgTask *); /* -1: exception */
 void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
@@ -335,6 +394,8 @@ void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
 void eg_task_end_unrun(EgTask *, PyObject *exc);
 void eg_task_report(EgTask *); /* its exception to the excepthook, unless observed */
 PyObject *eg_task_name(EgTask *);
+uint64_t eg_task_identity(void);        /* of the task or thread that runs; never 0 */
+PyObject *eg_task_take_exception(void); /* the one that is set, as an instance */
 /* The exception instance of (typ, value, tb) as throw() takes them; value, tb may be NULL. */
 PyObject *eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback);
 PyObject *eg_task_switch_away(void); /* EventLoop.switch() */
@@ -576,8 +637,32 @@ extern PyMethodDef eg_listener_functions[];
 void eg_fork_leave_child(EgTask *); /* a child made in a task ends with this one */
 PyObject *eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks);
 
-/* ---- event.c, channel.c, alarm.c -------------------------------------------- */
-extern PyType_Spec eg_event_spec, eg_channel_spec, eg_alarm_spec;
+/* ---- lock.c: semaphores and locks -------------------------------------------- */
+extern PyType_Spec eg_semaphore_spec, eg_bounded_semaphore_spec, eg_lock_spec, eg_rlock_spec;
+/* For conditions. Of a Lock or RLock itself, not of a subclass: */
+bool eg_lock_is_ours(PyObject *lock);
+bool eg_lock_held(PyObject *lock);
+Py_ssize_t eg_lock_let_go(PyObject *lock); /* wholly; how often it was held */
+/* Take it again so often, whatever hits the caller meanwhile: that is raised afterwards (-1). */
+int eg_lock_retake(PyObject *lock, Py_ssize_t count);
+
+/* ---- condition.c ------------------------------------------------------------- */
+extern PyType_Spec eg_condition_spec, eg_barrier_spec;
+
+/* ---- event.c, channel.c, queue.c ----------------------------------------------- */
+extern PyType_Spec eg_event_spec, eg_channel_spec;
+extern PyType_Spec eg_queue_spec, eg_lifo_queue_spec, eg_priority_queue_spec;
+
+/* ---- scope.c: deadlines of blocks of code ---------------------------------------- */
+extern PyType_Spec eg_scope_spec, eg_timeout_spec, eg_fail_after_spec, eg_move_on_after_spec;
+extern PyType_Spec eg_shield_spec;
+
+/* ---- group.c: tasks that end together --------------------------------------------- */
+extern PyType_Spec eg_group_spec;
+void eg_group_leave(EgTask *task); /* it has ended, or is not there in a forked child */
+
+/* ---- local.c: greenlet-local storage ----------------------------------------------- */
+extern PyType_Spec eg_local_spec, eg_local_entry_spec;
 
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ

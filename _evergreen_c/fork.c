@@ -21,7 +21,9 @@ fork_drop_task(EgTask *task)
     task->wait.outcome = EG_TIMED_OUT;
     task->result = Py_NewRef(Py_None);
     task->prev = task->next = NULL;
-    task->joiners.first = task->joiners.last = NULL;
+    task->joiners.first = NULL;
+    if (task->group)
+        eg_group_leave(task);
 }
 
 static void
@@ -37,14 +39,14 @@ fork_drop_others(EgHub *hub, EgTask *me)
     hub->ntasks = 0;
     if (me && me->role == EG_TASK) {
         me->prev = me->next = NULL;
-        me->joiners.first = me->joiners.last = NULL;
+        me->joiners.first = NULL;
         hub->tasks = me;
         hub->ntasks = 1;
     }
     hub->orphan = me != hub->main;
     hub->ready.first = hub->ready.last = NULL;
     hub->inbox.first = hub->inbox.last = NULL;
-    hub->runner.first = hub->runner.last = NULL;
+    hub->runner.first = NULL;
     hub->pins = 0;
     memset(&hub->timers, 0, sizeof hub->timers); /* left behind, as the tasks are */
     memset(&hub->trim, 0, sizeof hub->trim);

@@ -336,7 +336,7 @@ void
 eg_hub_to_main(EgHub *hub, PyObject *exc)
 {
     if (!hub->main->thrown) {
-        eg_wait_throw(hub->main, exc);
+        eg_wait_interrupt(hub->main, exc); /* shielded or not */
         return;
     }
     if ((!hub->for_main && !(hub->for_main = PyList_New(0)))

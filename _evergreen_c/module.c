@@ -150,6 +150,67 @@ add_exception(PyObject *module, const char *name, const char *doc, PyObject *bas
     return *slot;
 }
 
+static PyObject *
+task_exit_reason(PyObject *unused, PyObject *exc)
+{
+    PyObject *args = PyObject_GetAttrString(exc, "args"), *reason = NULL;
+    (void)unused;
+    if (args && PyTuple_Check(args))
+        reason = Py_NewRef(PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None);
+    Py_XDECREF(args);
+    return reason;
+}
+
+static PyMethodDef task_exit_reason_def = {"reason", task_exit_reason, METH_O, NULL};
+
+/* TaskExit.reason: what kill() was told, or None. */
+static int
+add_reason(PyObject *task_exit)
+{
+    PyObject *getter = PyCFunction_New(&task_exit_reason_def, NULL);
+    PyObject *property = getter ? PyObject_CallOneArg((PyObject *)&PyProperty_Type, getter) : NULL;
+    int status = property ? PyObject_SetAttrString(task_exit, "reason", property) : -1;
+    Py_XDECREF(property);
+    Py_XDECREF(getter);
+    return status;
+}
+
+static int
+find_broken_barrier(PyObject *module, EgState *state)
+{
+    PyObject *error = PyDict_GetItemString(state->threading_dict, "BrokenBarrierError");
+    state->broken_barrier = Py_XNewRef(error);
+    if (!error)
+        PyErr_SetString(PyExc_ImportError, "threading has no BrokenBarrierError");
+    return error ? PyModule_AddObjectRef(module, "BrokenBarrierError", error) : -1;
+}
+
+/* Queues raise the standard library's exceptions; ShutDown is there from Python 3.13 on. */
+static int
+find_queue_names(PyObject *module, EgState *state)
+{
+    PyObject *queue = PyImport_ImportModule("queue"), *heapq = PyImport_ImportModule("heapq");
+    int status = -1;
+    if (!queue || !heapq || !(state->queue_empty = PyObject_GetAttrString(queue, "Empty"))
+        || !(state->queue_full = PyObject_GetAttrString(queue, "Full"))
+        || !(state->heappush = PyObject_GetAttrString(heapq, "heappush"))
+        || !(state->heappop = PyObject_GetAttrString(heapq, "heappop")))
+        goto done;
+    if (!(state->queue_shut_down = PyObject_GetAttrString(queue, "ShutDown"))) {
+        PyErr_Clear();
+        if (!add_exception(module, "evergreen.queue.ShutDown",
+                           "Raised by put() and get() of a queue that was shut down.",
+                           PyExc_Exception, &state->queue_shut_down))
+            goto done;
+    } else if (PyModule_AddObjectRef(module, "ShutDown", state->queue_shut_down) < 0)
+        goto done;
+    status = 0;
+done:
+    Py_XDECREF(queue);
+    Py_XDECREF(heapq);
+    return status;
+}
+
 static int
 add_run_modes(PyTypeObject *loop_type)
 {
@@ -211,13 +272,33 @@ module_exec(PyObject *module)
         || !add_type(module, &eg_watcher_spec, state->handler_type, &state->watcher_type)
         || !add_type(module, &eg_event_spec, NULL, &state->event_type)
         || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
-        || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
         || !add_type(module, &eg_stream_spec, NULL, &state->stream_type)
         || !add_type(module, &eg_tcp_spec, state->stream_type, &state->tcp_type)
         || !add_type(module, &eg_pipe_spec, state->stream_type, &state->pipe_type)
         || !add_type(module, &eg_tty_spec, state->stream_type, &state->tty_type)
         || !add_type(module, &eg_udp_spec, NULL, &state->udp_type)
         || PyModule_AddFunctions(module, eg_listener_functions) < 0
+        || !add_type(module, &eg_semaphore_spec, NULL, &state->semaphore_type)
+        || !add_type(module, &eg_bounded_semaphore_spec, state->semaphore_type,
+                     &state->bounded_semaphore_type)
+        || !add_type(module, &eg_lock_spec, state->semaphore_type, &state->lock_type)
+        || !add_type(module, &eg_rlock_spec, NULL, &state->rlock_type)
+        || !add_type(module, &eg_condition_spec, NULL, &state->condition_type)
+        || !add_type(module, &eg_barrier_spec, NULL, &state->barrier_type)
+        || !add_type(module, &eg_queue_spec, NULL, &state->queue_type)
+        || !add_type(module, &eg_lifo_queue_spec, state->queue_type, &state->lifo_queue_type)
+        || !add_type(module, &eg_priority_queue_spec, state->queue_type,
+                     &state->priority_queue_type)
+        || !add_type(module, &eg_watch_spec, NULL, &state->watch_type)
+        || !add_type(module, &eg_scope_spec, (PyTypeObject *)PyExc_BaseException,
+                     &state->scope_type)
+        || !add_type(module, &eg_timeout_spec, state->scope_type, &state->timeout_type)
+        || !add_type(module, &eg_fail_after_spec, state->scope_type, &state->fail_after_type)
+        || !add_type(module, &eg_move_on_after_spec, state->scope_type, &state->move_on_after_type)
+        || !add_type(module, &eg_shield_spec, NULL, &state->shield_type)
+        || !add_type(module, &eg_group_spec, NULL, &state->group_type)
+        || !add_type(module, &eg_local_spec, NULL, &state->local_type)
+        || !add_type(module, &eg_local_entry_spec, NULL, &state->local_entry_type)
         || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
@@ -225,7 +306,12 @@ module_exec(PyObject *module)
                        PyExc_BaseException, &state->task_exit)
         || !add_exception(module, "evergreen.Deadlock",
                           "Raised in the main greenlet when nothing can ever wake a task.",
-                          PyExc_RuntimeError, &state->deadlock))
+                          PyExc_RuntimeError, &state->deadlock)
+        || !add_exception(module, "evergreen.ChannelClosed",
+                          "Raised by send() and receive() of a channel that is closed.",
+                          PyExc_RuntimeError, &state->channel_closed)
+        || add_reason(state->task_exit) < 0 || find_broken_barrier(module, state) < 0
+        || find_queue_names(module, state) < 0)
         return -1;
     eg_stack_setup();
     state->interpreter = PyInterpreterState_Get();

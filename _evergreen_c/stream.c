@@ -557,6 +557,25 @@ stream_readinto(PyObject *op, PyObject *buffer)
     return n < 0 ? NULL : PyLong_FromSsize_t(n);
 }
 
+PyDoc_STRVAR(stream_unread_doc,
+"unread($self, data, /)\n"
+"--\n"
+"\n"
+"Put bytes back: the next read begins with them.");
+
+static PyObject *
+stream_unread(PyObject *op, PyObject *data)
+{
+    EgStream *self = (EgStream *)op;
+    Py_buffer view;
+    EgWire *wire = eg_stream_wire(self);
+    if (!wire || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int status = view.len ? eg_input_unread(&wire->in, NULL, view.buf, (size_t)view.len) : 0;
+    PyBuffer_Release(&view);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 PyDoc_STRVAR(stream_read_exactly_doc,
 "read_exactly($self, n, /)\n"
 "--\n"
@@ -1230,6 +1249,7 @@ stream_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
 static PyMethodDef stream_methods[] = {
     {"read", EG_METHOD(stream_read), METH_FASTCALL, stream_read_doc},
     {"readinto", stream_readinto, METH_O, stream_readinto_doc},
+    {"unread", stream_unread, METH_O, stream_unread_doc},
     {"read_exactly", stream_read_exactly, METH_O, stream_read_exactly_doc},
     {"read_bytes", stream_read_bytes, METH_O, stream_read_bytes_doc},
     {"read_until", EG_METHOD(stream_read_until), WITH_KEYWORDS, stream_read_until_doc},

@@ -299,34 +299,27 @@ def test_a_reset_is_a_connection_error(hub):
             client.read(10)
 
 
-def test_a_slow_peer_gets_one_byte_at_a_time(hub):
+def test_a_peer_whose_bytes_come_one_at_a_time(hub):
     def drip(connection):
-        relay = socket.create_connection(server.sockname)
-        try:
-            relay.setblocking(True)
-            inward = spawn(copy_bytes, connection, relay)
-            while data := evergreen_recv(relay):
-                for place in range(len(data)):
-                    connection.write(data[place : place + 1])
-            inward.join(1)
-        finally:
-            relay.close()
+        with TCPClient() as relay:
+            relay.connect(server.sockname)
+            inward = spawn(pass_on, connection, relay)
+            while data := relay.read(4096):
+                for byte in data:
+                    connection.write(bytes([byte]))
+            inward.kill()
+            inward.join()
 
-    def evergreen_recv(sock):
-        return evergreen.offload(sock.recv, 4096) if hasattr(evergreen, "offload") else pool(sock.recv, 4096)
-
-    def pool(call, *args):
-        return hub._threadpool.spawn(call, *args).get()
-
-    def copy_bytes(connection, sock):
-        while data := connection.read(4096):
-            pool(sock.sendall, data)
-        pool(sock.shutdown, socket.SHUT_WR)
+    def pass_on(source, sink):
+        while data := source.read(4096):
+            sink.write(data)
 
     with serving(echo) as server, serving(drip, cls=TCPServer) as slow:
         with connect(slow) as client:
             client.write(b"hello")
             assert client.read_exactly(5) == b"hello"
+            client.shutdown()
+            assert client.read() == b""
 
 
 # ---- starting and ending -----------------------------------------------------------------------------------
@@ -427,6 +420,11 @@ def test_a_killed_handshake_can_be_killed(hub):
         gate.set()
 
 
+def beside(hub, function):
+    """Return what function() returns in a native thread, while the loop goes on."""
+    return hub._threadpool.spawn(function).get()
+
+
 # ---- other implementations ------------------------------------------------------------------------------
 
 
@@ -441,7 +439,7 @@ def test_the_standard_library_as_client(hub):
 
     with serving(echo) as server:
         address = server.sockname
-        assert in_thread(talk) == b"hello"
+        assert beside(hub, talk) == b"hello"
 
 
 def test_the_standard_library_as_server(hub):
@@ -477,7 +475,7 @@ def test_openssl_as_client(hub):
 
     with serving(answer) as server:
         where = "%s:%d" % server.sockname
-        assert in_thread(talk) == b"HELLO\n"
+        assert beside(hub, talk) == b"HELLO\n"
 
 
 @needs_openssl
