@@ -461,9 +461,7 @@ def wrap(
         if server_side:
             raise ValueError("a server needs a context, with its certificate")
         context = ssl.create_default_context()
-    wrapped = TLSStream(
-        stream, context, server_side=server_side, server_hostname=server_hostname, **options
-    )
+    wrapped = TLSStream(stream, context, server_side=server_side, server_hostname=server_hostname, **options)
     wrapped.do_handshake()
     return wrapped
 

@@ -619,7 +619,8 @@ def test_idle_connections_are_small():
         for c in first + more: c.close()
     """)
     )
-    print(kilobytes); assert kilobytes < 6.0, kilobytes
+    print(kilobytes)
+    assert kilobytes < 6.0, kilobytes
 
 
 def test_tcp_module_exports_what_0_2_did():
