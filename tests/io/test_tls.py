@@ -474,7 +474,7 @@ def test_openssl_as_client(hub):
         stream.write(stream.readline().upper())
 
     with serving(answer) as server:
-        where = "%s:%d" % server.sockname
+        where = "{}:{}".format(*server.sockname)
         assert beside(hub, talk) == b"HELLO\n"
 
 
