@@ -30,6 +30,7 @@ typedef struct EgTask EgTask;
 typedef struct EgState EgState;
 typedef struct EgSignals EgSignals;
 typedef struct EgMailbox EgMailbox;
+typedef struct EgWires EgWires;
 
 /* The object around a member; the comparison has the compiler check the member's type. */
 #define EG_OWNER(ptr, type, member) \
@@ -57,6 +58,8 @@ struct EgState {
     PyTypeObject *watcher_type;
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
+    PyTypeObject *stream_type;
+    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
     PyTypeObject *semaphore_type;
     PyTypeObject *bounded_semaphore_type;
     PyTypeObject *lock_type;
@@ -101,6 +104,7 @@ PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nar
 
 /* ---- error.c: one place where a libuv status becomes an exception ------ */
 PyObject *eg_error_raise(int status); /* always NULL */
+PyObject *eg_error_list(PyObject *module, PyObject *unused);
 
 /* ---- arguments.c: positional and keyword arguments ---------------------- */
 /* Sort args (as METH_FASTCALL | METH_KEYWORDS gives them) into values, which begin as NULL; the
@@ -477,6 +481,8 @@ struct EgHub {
     PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
     EgSignals *signals;    /* in the main thread; else NULL */
     PyObject *excepthook;  /* strong, NULL: the default */
+    EgRing happened; /* by libuv's callbacks; run after the poll, with the GIL: eg_hub_happened() */
+    EgWires *wires;  /* streams; NULL: there were none yet */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
     uint64_t switches, polls, started; /* counters for statistics */
@@ -498,6 +504,14 @@ int eg_hub_open_port(EgHub *hub);      /* a fresh libuv loop; after fork() too *
 void eg_hub_ports_left(EgHub *hub);    /* after fork(): leave the parent's loop alone */
 bool eg_hub_busy(EgHub *hub);          /* something outside can still wake somebody */
 void eg_hub_poll(EgHub *hub, bool block);
+/* For libuv's callbacks: have node->run(node) called after the poll, with the GIL held, on any
+ * greenlet's stack; it may wake tasks and drop references, and runs no Python. */
+static inline void
+eg_hub_happened(EgHub *hub, EgNode *node)
+{
+    eg_ring_push(&hub->happened, node);
+}
+void eg_hub_after_poll(EgHub *hub);                                 /* call them */
 uint64_t eg_hub_since(EgHub *hub, uint64_t ticks);                  /* clock ticks, as ns */
 void eg_hub_report(EgHub *hub, const char *what, PyObject *object); /* the exception that is set */
 void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenlet */
@@ -512,6 +526,123 @@ eg_hub_cooperates(void)
     /* A subinterpreter on a hub's thread shares the method tables, but not the tasks. */
     return eg_hub_here != NULL && PyInterpreterState_Get() == eg_state->interpreter;
 }
+
+/* ---- input.c: bytes that have come in and were not read yet ------------------------ */
+#define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
+#define EG_SPARES 4
+
+typedef struct EgChunk EgChunk;
+typedef struct {
+    EgChunk *first, *last;
+    size_t size; /* bytes in all */
+} EgInput;
+
+/* Where libuv receives into: bytes objects that nobody else knows yet. */
+typedef struct {
+    PyObject *bytes[EG_SPARES]; /* strong */
+    int n;
+} EgSpares;
+
+/* Without the GIL: memory to receive into, and what was received. wanted: what the reader has
+ * room for, 0 for whatever there is. accept: 0, or UV_ENOMEM; n may be 0. */
+void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
+int eg_input_accept(EgInput *in, EgSpares *spares, char *base, size_t n);
+/* With it. */
+void eg_input_refill(EgSpares *spares);
+void eg_input_drop_spares(EgSpares *spares);
+void eg_input_clear(EgInput *in);
+void eg_input_take(EgInput *in, char *to, size_t n); /* the first n of it; to NULL: drop them */
+PyObject *eg_input_bytes(EgInput *in, size_t n);     /* likewise, without a copy if it can */
+size_t eg_input_front(const EgInput *in);            /* how much is in one piece */
+const char *eg_input_join(EgInput *in);              /* all of it in one piece; NULL: exception */
+PyObject *eg_input_look(EgInput *in);                /* all of it, and leave it there */
+/* Put n bytes back in front: those of a bytes object, or a copy of data if it is NULL. */
+int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
+
+/* ---- wire.c: libuv's side of a stream ---------------------------------------------- */
+typedef struct EgStream EgStream;
+typedef struct EgWrite EgWrite;
+typedef enum { EG_TCP, EG_PIPE, EG_IPC, EG_TTY } EgWireKind;
+
+/* A libuv stream and what its callbacks record. It is the loop's until its close callback, and
+ * outlives the object that it belongs to while what was written is still being sent. */
+typedef struct EgWire {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+    } uv;
+    EgHub *hub;                 /* borrowed: it closes its wires before it goes */
+    EgStream *owner;            /* borrowed; NULL: it was closed, or is gone */
+    struct EgWire *prev, *next; /* among the hub's */
+    EgNode happened;            /* wire_tell: something is noted below */
+    EgNode leave;               /* wire_leave: let go by another thread */
+    EgTimer linger;             /* ends a wire that cannot get rid of what was written */
+    EgInput in;
+    size_t mark;   /* when so much waits to be read, receiving stops */
+    size_t wanted; /* what the reader has room for */
+    char *target;  /* the reader's own memory, while it waits; NULL: none */
+    size_t target_size, filled;
+    EgWrite *written;   /* finished, their data still to be let go */
+    Py_ssize_t nwrites; /* not finished */
+    int *fds;           /* EG_IPC: descriptors that came; from the heap */
+    int nfds;
+    int read_status;     /* 0; UV_EOF or an error: nothing more will come */
+    int write_status;    /* 0; an error: nothing more can be sent */
+    int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
+    EgWireKind kind;
+    bool reading, noted, lingering, closed;
+} EgWire;
+
+/* Takes fd over; NULL: *status says why, and fd is still the caller's. */
+EgWire *eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status);
+int eg_wire_read(EgWire *wire); /* have it receive; libuv status */
+void eg_wire_let_go(EgWire *wire, bool abort);
+/* Send, now or later, from a bytes object; 0, or a libuv status. */
+int eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset);
+int eg_wire_shutdown(EgWire *wire);
+static inline size_t
+eg_wire_unsent(const EgWire *wire)
+{
+    return wire->uv.stream.write_queue_size;
+}
+Py_ssize_t eg_wires_open(EgHub *hub); /* how many there are */
+void eg_wires_after_poll(EgHub *hub);
+void eg_wires_close(EgHub *hub);   /* the hub is being destroyed: before its loop is closed */
+void eg_wires_destroy(EgHub *hub); /* and after */
+void eg_wires_after_fork(EgHub *hub, bool keep);
+
+/* ---- stream.c, tcp.c, pipe.c, tty.c: what tasks read from and write to ------------------ */
+struct EgStream {
+    PyObject_HEAD
+    EgWire *wire;    /* NULL: not connected yet, or closed */
+    PyObject *early; /* strong: list of what was written before it was connected; NULL */
+    EgInput rest;    /* what could still be read when its end was met */
+    EgQueue readers; /* the one that waits for input */
+    EgQueue turns;   /* tasks that wait for another task's read to end */
+    EgQueue writers; /* for room, or for everything to be sent */
+    Py_ssize_t high; /* bytes: a writer with more than that unsent waits */
+    bool busy;       /* a read is waiting */
+    bool closed;
+    PyObject *weakrefs;
+};
+
+PyObject *eg_stream_raise(EgStream *self, int status); /* its error_cls; always NULL */
+/* Its wire, if it is open and of this thread's loop; NULL: exception. */
+EgWire *eg_stream_wire(EgStream *self);
+int eg_stream_attach(EgStream *self, EgWireKind kind, int fd);
+int eg_stream_flush(EgStream *self); /* wait until nothing is unsent; -1: exception */
+int eg_stream_turn(void);            /* let others run, if it is their turn; -1 */
+void eg_stream_happened(EgStream *self, EgWire *wire); /* wake who waited for it */
+void eg_stream_lost(EgStream *self);                   /* its loop is gone */
+void eg_stream_forked(EgStream *self, EgWire *wire, bool keep);
+PyObject *eg_stream_receive(EgStream *self, size_t n, bool fds);
+int eg_address_parse(PyObject *address, struct sockaddr_storage *result);
+PyObject *eg_address_make(const struct sockaddr *address);
+extern PyType_Spec eg_stream_spec, eg_tcp_spec, eg_pipe_spec, eg_tty_spec, eg_udp_spec;
+extern PyMethodDef eg_listener_functions[];
 
 /* ---- fork.c ----------------------------------------------------------------- */
 void eg_fork_leave_child(EgTask *); /* a child made in a task ends with this one */

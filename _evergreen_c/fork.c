@@ -72,6 +72,7 @@ fork_hub(EgHub *hub, bool keep)
     }
     if (eg_work_after_fork(hub, keep) < 0)
         return -1;
+    eg_wires_after_fork(hub, keep);
     return eg_fd_after_fork(hub, keep);
 }
 
