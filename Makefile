@@ -14,7 +14,7 @@ C_FILES := $(wildcard _evergreen_c/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test lint format bench bench-quick leaks asan docs test-next test-all clean FORCE
+.PHONY: help build demo test lint format bench bench-quick bench-check leaks asan docs test-next test-all clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -23,7 +23,8 @@ help:
 	@echo 'test         the tests'
 	@echo 'lint         ruff, mypy, clang-format'
 	@echo 'format       let ruff and clang-format rewrite the files'
-	@echo 'bench        the benchmarks; bench-quick: the same, rougher and sooner'
+	@echo 'bench        the benchmarks, into docs/benchmarks.md; bench-quick: rougher and sooner, printed only'
+	@echo 'bench-check  what got worse since benchmarks/figures.json was committed'
 	@echo 'leaks        the tests, many times over, on a debug Python: references, memory, descriptors'
 	@echo 'asan         the tests with AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'docs         the manual, in docs/_build/html'
@@ -62,7 +63,15 @@ test: build
 	$(VENV)/bin/python -m pytest -q $(ARGS)
 
 bench: build $(VENV)/.extra-bench
-	$(VENV)/bin/python benchmarks/run.py $(ARGS)
+	@mkdir -p build
+	$(VENV)/bin/python benchmarks/run.py --json build/figures.json $(ARGS)
+	$(VENV)/bin/python benchmarks/report.py build/figures.json docs/benchmarks.md
+	cp build/figures.json benchmarks/figures.json
+
+bench-check: build $(VENV)/.extra-bench
+	@mkdir -p build
+	$(VENV)/bin/python benchmarks/run.py --quick --json build/figures.json $(ARGS)
+	$(VENV)/bin/python benchmarks/check.py benchmarks/figures.json build/figures.json
 
 bench-quick: build $(VENV)/.extra-bench
 	$(VENV)/bin/python benchmarks/run.py --quick $(ARGS)
