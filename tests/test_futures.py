@@ -712,6 +712,25 @@ def test_waiting_for_what_no_idle_thread_will_complete_is_a_deadlock(threads):
         Future().result()
 
 
+def test_a_pool_that_can_start_no_thread_says_so(hub, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    gate, start = Event(), futures._native.start
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(futures._native, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        monkeypatch.setattr(futures._native, "start", start)
+        assert pool.submit(int, "5").result() == 5
+        monkeypatch.setattr(futures._native, "start", refuse)
+        nested = pool.submit(lambda: pool.submit(gate.wait, 30).result())
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            nested.result()
+        gate.set()
+        assert pool.submit(int, "6").result() == 6
+
+
 def test_it_can_be_the_default_executor_of_asyncio(threads):
     import asyncio
 
