@@ -896,6 +896,27 @@ if __name__ == "__main__":
     assert done.stdout == "[('given', 0), ('given', 1), ('given', 4), ('given', 9)]\n"
 
 
+def test_a_forked_child_does_not_wait_for_the_processes_of_its_parent():
+    out = output_of(
+        """
+        import os, time
+        from evergreen import futures
+        pool = futures.ProcessPoolExecutor(1)
+        future = pool.submit(time.sleep, 0.05)
+        if os.fork() == 0:
+            futures._process._at_exit()
+            pool.shutdown()
+            print("child", flush=True)
+            os._exit(0)  # multiprocessing would try to join them
+        else:
+            os.wait()
+            print(future.result())
+        """,
+        options=["-W", "ignore::DeprecationWarning"],  # 3.12: there are threads
+    )
+    assert out == "child\nNone\n"
+
+
 # ---- executors of others -------------------------------------------------------------------------
 
 

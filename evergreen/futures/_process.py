@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.process
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -42,6 +43,10 @@ class _Manager:
 
     def join(self) -> None:
         _native.wait(self._ended)
+
+    def give_up(self) -> None:
+        """Neither thread is in this process, which was forked."""
+        self._ended.set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._thread, name)
@@ -106,5 +111,11 @@ def _at_exit() -> None:
         manager.join()
 
 
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager.give_up()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 # After concurrent.futures.process was imported: the last to register is the first to be called.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
