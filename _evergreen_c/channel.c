@@ -12,46 +12,48 @@
 typedef struct {
     PyObject_HEAD
     EgQueue senders, receivers;
-    PyObject *returned; /* strong: list of (when, value) that were given back; NULL: none */
+    PyObject *returned; /* strong: what was given back; see eg_returned_add() */
     PyObject *weakrefs;
+    bool closed;
 } EgChannel;
 
 static void
 channel_give_back(EgTask *task)
 {
     EgChannel *self = (EgChannel *)task->wait.object; /* held by the receiver's frame */
-    PyObject *value = task->wait.value;               /* ours now */
+    PyObject *value = task->wait.value;               /* ours now; NULL: it was closed */
     task->wait.value = NULL;
     if (!value || eg_queue_wake(&self->receivers, value))
         return;
-    /* Receivers queue in the order in which they came, so that is the order of their values. */
-    PyObject *entry = Py_BuildValue("(KN)", (unsigned long long)task->wait.since, value);
-    if (!entry || (!self->returned && !(self->returned = PyList_New(0))))
-        goto lost;
-    Py_ssize_t i = PyList_GET_SIZE(self->returned);
-    while (i > 0) {
-        PyObject *before = PyTuple_GET_ITEM(PyList_GET_ITEM(self->returned, i - 1), 0);
-        if (PyLong_AsUnsignedLongLong(before) <= task->wait.since)
-            break;
-        i--;
-    }
-    if (PyList_Insert(self->returned, i, entry) == 0) {
-        Py_DECREF(entry);
-        return;
-    }
-lost:
-    Py_XDECREF(entry);
-    PyErr_WriteUnraisable((PyObject *)self); /* out of memory */
+    eg_returned_add(&self->returned, task, value);
 }
 
-static const EgWaitKind channel_send_kind = {"channel send", NULL};
+/* A sender finds NULL there: the value was taken, or Py_None: the channel was closed. */
+static void
+channel_drop_mark(EgTask *task)
+{
+    Py_CLEAR(task->wait.value);
+}
+
+static const EgWaitKind channel_send_kind = {"channel send", channel_drop_mark};
 static const EgWaitKind channel_receive_kind = {"channel receive", channel_give_back};
 
 /* ---- sending ---------------------------------------------------------------------- */
+static PyObject *
+channel_raise_closed(void)
+{
+    PyErr_SetString(eg_state->channel_closed, "this channel is closed");
+    return NULL;
+}
+
 /* Steals value. */
 static PyObject *
 channel_put(EgChannel *self, PyObject *value)
 {
+    if (self->closed) {
+        Py_DECREF(value);
+        return channel_raise_closed();
+    }
     if (eg_queue_wake(&self->receivers, value))
         Py_RETURN_NONE;
     EgTask *me = eg_wait_begin();
@@ -63,6 +65,10 @@ channel_put(EgChannel *self, PyObject *value)
     eg_wait_join(me, &self->senders);
     if (eg_wait_park(me, &channel_send_kind, (PyObject *)self, EG_FOREVER) < 0)
         return NULL;
+    if (me->wait.value) {
+        Py_CLEAR(me->wait.value); /* None: no finaliser runs */
+        return channel_raise_closed();
+    }
     Py_RETURN_NONE;
 }
 
@@ -73,7 +79,7 @@ PyDoc_STRVAR(channel_send_doc,
 "Give a value to a receiver, waiting until there is one.\n"
 "\n"
 "A task that is killed while it waits has sent nothing; one that is killed after a receiver\n"
-"took the value, and before it ran again, has sent it.");
+"took the value, and before it ran again, has sent it. Raise ChannelClosed after close().");
 
 static PyObject *
 channel_send(PyObject *op, PyObject *value)
@@ -127,7 +133,8 @@ PyDoc_STRVAR(channel_receive_doc,
 "\n"
 "Wait for a sender; return its value, or raise its exception.\n"
 "\n"
-"A task that is killed while it waits has received nothing.");
+"A task that is killed while it waits has received nothing. Raise ChannelClosed after\n"
+"close().");
 
 static PyObject *
 channel_receive(PyObject *op, PyObject *unused)
@@ -135,11 +142,7 @@ channel_receive(PyObject *op, PyObject *unused)
     EgChannel *self = (EgChannel *)op;
     (void)unused;
     if (self->returned && PyList_GET_SIZE(self->returned)) {
-        PyObject *value = Py_NewRef(PyTuple_GET_ITEM(PyList_GET_ITEM(self->returned, 0), 1));
-        if (PyList_SetSlice(self->returned, 0, 1, NULL) < 0) {
-            Py_DECREF(value);
-            return NULL;
-        }
+        PyObject *value = eg_returned_take(&self->returned);
         return channel_open(value);
     }
     EgTask *sender = eg_queue_peek(&self->senders);
@@ -148,6 +151,8 @@ channel_receive(PyObject *op, PyObject *unused)
         eg_queue_wake(&self->senders, NULL);
         return channel_open(value);
     }
+    if (self->closed)
+        return channel_raise_closed();
     EgTask *me = eg_wait_begin();
     if (!me)
         return NULL;
@@ -156,13 +161,56 @@ channel_receive(PyObject *op, PyObject *unused)
         return NULL;
     PyObject *value = me->wait.value; /* ours now */
     me->wait.value = NULL;
-    return channel_open(value);
+    return value ? channel_open(value) : channel_raise_closed();
 }
 
 static PyObject *
 channel_next(PyObject *op)
 {
-    return channel_receive(op, NULL);
+    PyObject *value = channel_receive(op, NULL);
+    if (!value && PyErr_ExceptionMatches(eg_state->channel_closed))
+        PyErr_Clear(); /* the end */
+    return value;
+}
+
+EgQueue *
+eg_channel_waitable(PyObject *op, bool *ready)
+{
+    EgChannel *self = (EgChannel *)op;
+    *ready = self->closed || (self->returned && PyList_GET_SIZE(self->returned))
+             || eg_queue_peek(&self->senders);
+    return &self->receivers;
+}
+
+/* ---- closing --------------------------------------------------------------------------- */
+PyDoc_STRVAR(channel_close_doc,
+"close($self, /)\n"
+"--\n"
+"\n"
+"End it: iterating over it ends, sending and receiving raise ChannelClosed, also for those\n"
+"who wait. Harmless the second time.");
+
+static PyObject *
+channel_close(PyObject *op, PyObject *unused)
+{
+    EgChannel *self = (EgChannel *)op;
+    EgTask *sender;
+    (void)unused;
+    self->closed = true;
+    while ((sender = eg_queue_peek(&self->senders))) {
+        PyObject *value = sender->wait.value; /* ours now */
+        eg_queue_wake(&self->senders, Py_NewRef(Py_None));
+        Py_XDECREF(value);
+    }
+    eg_queue_wake_all(&self->receivers);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+channel_get_closed(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((EgChannel *)op)->closed);
 }
 
 /* ---- the type ----------------------------------------------------------------------------- */
@@ -208,7 +256,13 @@ static PyMethodDef channel_methods[] = {
     {"send", channel_send, METH_O, channel_send_doc},
     {"send_exception", channel_send_exception, METH_VARARGS, channel_send_exception_doc},
     {"receive", channel_receive, METH_NOARGS, channel_receive_doc},
+    {"close", channel_close, METH_NOARGS, channel_close_doc},
     {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef channel_getset[] = {
+    {"closed", channel_get_closed, NULL, PyDoc_STR("Whether close() was called."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef channel_members[] = {
@@ -222,14 +276,20 @@ PyDoc_STRVAR(channel_doc,
 "\n"
 "A place where senders and receivers meet: values go from one to the other, unbuffered.\n"
 "\n"
-"Iterating over it receives for ever, or until a sender sends StopIteration.");
+"Iterating over it receives until it is closed, or a sender sends StopIteration.");
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, (void *)channel_doc},   {Py_tp_new, channel_new},
-    {Py_tp_traverse, channel_traverse}, {Py_tp_clear, channel_clear},
-    {Py_tp_dealloc, channel_dealloc},   {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, channel_next},     {Py_tp_methods, channel_methods},
-    {Py_tp_members, channel_members},   {0, NULL},
+    {Py_tp_doc, (void *)channel_doc},
+    {Py_tp_new, channel_new},
+    {Py_tp_traverse, channel_traverse},
+    {Py_tp_clear, channel_clear},
+    {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, channel_next},
+    {Py_tp_methods, channel_methods},
+    {Py_tp_members, channel_members},
+    {Py_tp_getset, channel_getset},
+    {0, NULL},
 };
 
 PyType_Spec eg_channel_spec = {

@@ -19,3 +19,20 @@ eg_error_raise(int status)
     errno = -status; /* on Unix a libuv status is a negated errno */
     return PyErr_SetFromErrno(PyExc_OSError);
 }
+
+#define ENTRY(name, text) Py_BuildValue("(sis)", #name, UV_##name, text),
+
+PyObject *
+eg_error_list(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *entries[] = {UV_ERRNO_MAP(ENTRY)};
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
+        if (!list || !entries[i] || PyList_Append(list, entries[i]) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(entries[i]);
+    }
+    return list;
+}

@@ -63,13 +63,13 @@ PyDoc_STRVAR(event_wait_doc,
 "Wait until the flag is set, timeout seconds at most; return whether it was.");
 
 static PyObject *
-event_wait(PyObject *op, PyObject *args, PyObject *kwargs)
+event_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    static char *names[] = {"timeout", NULL};
+    static const char *const names[] = {"timeout"};
     EgEvent *self = (EgEvent *)op;
     PyObject *timeout = NULL;
     uint64_t deadline;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:wait", names, &timeout)
+    if (eg_parse("wait", names, 1, 0, args, n, kwnames, &timeout) < 0
         || eg_clock_deadline(timeout, &deadline) < 0)
         return NULL;
     if (self->set)
@@ -80,6 +80,13 @@ event_wait(PyObject *op, PyObject *args, PyObject *kwargs)
     eg_wait_join(me, &self->waiters);
     int status = eg_wait_park(me, &event_kind, op, deadline);
     return status < 0 ? NULL : PyBool_FromLong(status);
+}
+
+EgQueue *
+eg_event_waitable(PyObject *op, bool *ready)
+{
+    *ready = ((EgEvent *)op)->set;
+    return &((EgEvent *)op)->waiters;
 }
 
 static PyObject *
@@ -114,7 +121,7 @@ static PyMethodDef event_methods[] = {
     {"set", event_set, METH_NOARGS, event_set_doc},
     {"clear", event_clear, METH_NOARGS, event_clear_doc},
     {"is_set", event_is_set, METH_NOARGS, event_is_set_doc},
-    {"wait", EG_METHOD(event_wait), METH_VARARGS | METH_KEYWORDS, event_wait_doc},
+    {"wait", EG_METHOD(event_wait), METH_FASTCALL | METH_KEYWORDS, event_wait_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -19,6 +19,7 @@
 #include <Python.h>
 
 #include <greenlet/greenlet.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +29,8 @@ typedef struct EgHub EgHub;
 typedef struct EgTask EgTask;
 typedef struct EgState EgState;
 typedef struct EgSignals EgSignals;
+typedef struct EgMailbox EgMailbox;
+typedef struct EgWires EgWires;
 
 /* The object around a member; the comparison has the compiler check the member's type. */
 #define EG_OWNER(ptr, type, member) \
@@ -55,11 +58,35 @@ struct EgState {
     PyTypeObject *watcher_type;
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
-    PyTypeObject *alarm_type;
+    PyTypeObject *stream_type;
+    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
+    PyTypeObject *semaphore_type;
+    PyTypeObject *bounded_semaphore_type;
+    PyTypeObject *lock_type;
+    PyTypeObject *rlock_type;
+    PyTypeObject *condition_type;
+    PyTypeObject *barrier_type;
+    PyTypeObject *queue_type;
+    PyTypeObject *lifo_queue_type;
+    PyTypeObject *priority_queue_type;
+    PyTypeObject *watch_type;
+    PyTypeObject *scope_type;
+    PyTypeObject *timeout_type;
+    PyTypeObject *fail_after_type;
+    PyTypeObject *move_on_after_type;
+    PyTypeObject *shield_type;
+    PyTypeObject *group_type;
+    PyTypeObject *local_type;
+    PyTypeObject *local_entry_type;
     PyTypeObject *future_type, *answer_type;
     PyObject *answer_yes, *answer_no; /* what Future.done and Future.cancelled say */
+    PyTypeObject *fs_request_type;
     PyObject *task_exit; /* the exceptions this module makes */
     PyObject *deadlock;
+    PyObject *broken_barrier;
+    PyObject *channel_closed;
+    PyObject *queue_empty, *queue_full, *queue_shut_down; /* of module queue, where it has them */
+    PyObject *heappush, *heappop;                         /* of module heapq */
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
@@ -77,6 +104,13 @@ PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nar
 
 /* ---- error.c: one place where a libuv status becomes an exception ------ */
 PyObject *eg_error_raise(int status); /* always NULL */
+PyObject *eg_error_list(PyObject *module, PyObject *unused);
+
+/* ---- arguments.c: positional and keyword arguments ---------------------- */
+/* Sort args (as METH_FASTCALL | METH_KEYWORDS gives them) into values, which begin as NULL; the
+ * first *required* names must be there. -1: TypeError set. */
+int eg_parse(const char *function, const char *const *names, int max, int required,
+             PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **values);
 
 /* ---- clock.c: time ----------------------------------------------------- */
 #define EG_FOREVER UINT64_MAX
@@ -178,13 +212,19 @@ typedef struct EgQueue EgQueue;
 
 /* One place in one queue. */
 typedef struct EgLink {
-    struct EgLink *prev, *next;
-    EgQueue *queue; /* NULL: in none */
-    EgTask *task;   /* borrowed: whoever waits is alive */
+    struct EgLink *prev, *next; /* the first one's prev is the last one */
+    EgQueue *queue;             /* NULL: in none */
+    EgTask *task; /* borrowed: whoever waits is alive; NULL: this is part of an EgBell */
 } EgLink;
 
+/* A place in a queue of one who takes nothing, but is told when it is its turn. */
+typedef struct EgBell {
+    EgLink link;
+    void (*ring)(struct EgBell *); /* with the GIL: runs no Python; it is in no queue any more */
+} EgBell;
+
 struct EgQueue {
-    EgLink *first, *last;
+    EgLink *first;
 };
 
 typedef enum { EG_PENDING, EG_WOKEN, EG_TIMED_OUT, EG_THROWN } EgOutcome;
@@ -224,6 +264,7 @@ int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t 
 int eg_wait_yield(EgTask *me); /* let everything else that is ready run once */
 
 void eg_queue_add(EgQueue *, EgLink *, EgTask *);
+void eg_queue_add_bell(EgQueue *, EgBell *, void (*ring)(EgBell *));
 void eg_queue_remove(EgLink *); /* harmless when it is in none */
 /* Wake the longest waiter with *value* (stolen; NULL for none): true if there was one. If
  * not, the value still belongs to the caller. */
@@ -231,9 +272,27 @@ bool eg_queue_wake(EgQueue *, PyObject *value);
 EgTask *eg_queue_peek(EgQueue *); /* whom eg_queue_wake() would wake; borrowed, or NULL */
 Py_ssize_t eg_queue_wake_all(EgQueue *);
 bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was over */
-/* Raise exc in the task at its wait, or at its next one; false: it has ended. */
+/* Raise exc in the task at its wait, or at its next one; false: it has ended. A shielded task
+ * meets it after the shield; eg_wait_interrupt() does not care. */
 bool eg_wait_throw(EgTask *, PyObject *exc);
-void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
+bool eg_wait_interrupt(EgTask *, PyObject *exc);
+int eg_shield_enter(EgTask *me); /* -1: exception, and no shield */
+void eg_shield_leave(EgTask *me);
+void eg_shield_forget(EgTask *me, PyObject *exc); /* it is not to be raised after all */
+void eg_wait_visit_leave(EgTask *);               /* take the task out of every queue it is in */
+/* Values that were handed to a task killed before it ran: a list, made when first needed, in the
+ * order in which their takers had come. */
+void eg_returned_add(PyObject **list, EgTask *task, PyObject *value); /* steals value */
+PyObject *eg_returned_take(PyObject **list); /* the first; there is one; NULL: exception */
+
+/* ---- watch.c: waiting for several things at once ---------------------------- */
+extern PyType_Spec eg_watch_spec;
+/* Where one waits for an object, and whether there is no need to. One for each kind: */
+EgQueue *eg_task_waitable(PyObject *op, bool *ready);
+EgQueue *eg_event_waitable(PyObject *op, bool *ready);
+EgQueue *eg_channel_waitable(PyObject *op, bool *ready);
+EgQueue *eg_queue_waitable(PyObject *op, bool *ready);
+EgQueue *eg_lock_waitable(PyObject *op, bool *ready); /* semaphores, too */
 
 /* ---- waiters.c: who waits for an object that is not ours ------------------- */
 extern Py_ssize_t eg_waiters_count;                /* waits that have not ended, for any object */
@@ -289,6 +348,9 @@ typedef enum {
 /* Thread-local data that is not in the thread state; all strong or NULL. */
 typedef struct {
     PyObject *dict, *key, *sentinel;
+    PyObject *running_loop;                /* also while it runs; this, and the next: asyncio's */
+    PyObject *running_task;                /* from 3.14 */
+    PyObject *first_iteration, *finalizer; /* sys.set_asyncgen_hooks() */
 } EgKept;
 
 struct EgTask {
@@ -307,12 +369,16 @@ struct EgTask {
     PyObject *context;                /* strong from start to end; NULL: none */
     PyObject *result;                 /* strong; when ended: value, or exception if failed */
     PyObject *thrown;                 /* strong; to be raised at its next wait, NULL: nothing */
+    PyObject *held;                   /* strong: list of what shields keep off; NULL: nothing */
+    PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
+    EgTask *group_prev, *group_next;
     PyObject *dict, *weakrefs;
     EgKept kept;           /* while it does not run and patched threads are on */
     PyObject *tstate_lock; /* strong; NULL: none: released when it ends, as a thread's is */
     EgQueue joiners;
     EgWait wait;
     uint32_t number;
+    uint16_t shields; /* entered and not left */
     uint8_t state, role;
     bool queued;        /* ready is on a ring or inbox */
     bool failed;        /* result is an exception */
@@ -326,6 +392,9 @@ struct EgTask {
 };
 
 PyObject *eg_task_spawn(EgHub *hub, PyObject *target, PyObject *args, PyObject *kwargs);
+/* A task for (callable, *args, **kwargs), not started; new; TypeError as spawn() has it. */
+EgTask *eg_task_make(PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+int eg_task_kill(EgTask *, PyObject *reason); /* with a TaskExit; reason may be NULL */
 EgTask *eg_task_for(EgHub *hub, EgTaskRole role, PyObject *greenlet);
 int eg_task_start(EgTask *); /* -1: exception */
 void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
@@ -333,6 +402,8 @@ void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
 void eg_task_end_unrun(EgTask *, PyObject *exc);
 void eg_task_report(EgTask *); /* its exception to the excepthook, unless observed */
 PyObject *eg_task_name(EgTask *);
+uint64_t eg_task_identity(void);        /* of the task or thread that runs; never 0 */
+PyObject *eg_task_take_exception(void); /* the one that is set, as an instance */
 /* The exception instance of (typ, value, tb) as throw() takes them; value, tb may be NULL. */
 PyObject *eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback);
 PyObject *eg_task_switch_away(void); /* EventLoop.switch() */
@@ -404,10 +475,14 @@ struct EgHub {
     EgQueue runner; /* main, while in run() */
     EgPort *port;
     EgPoller *poller;
-    EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
-    PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
-    EgSignals *signals;   /* in the main thread; else NULL */
-    PyObject *excepthook; /* strong, NULL: the default */
+    EgMailbox *mailbox;    /* of work in native threads; NULL: there was none yet */
+    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
+    EgTask *asyncio_owner; /* borrowed: whose asyncio data the thread has; NULL: the hub's */
+    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;    /* in the main thread; else NULL */
+    PyObject *excepthook;  /* strong, NULL: the default */
+    EgRing happened; /* by libuv's callbacks; run after the poll, with the GIL: eg_hub_happened() */
+    EgWires *wires;  /* streams; NULL: there were none yet */
     PyObject *dict, *weakrefs;
     EgHub *next_hub;
     uint64_t switches, polls, started; /* counters for statistics */
@@ -429,6 +504,14 @@ int eg_hub_open_port(EgHub *hub);      /* a fresh libuv loop; after fork() too *
 void eg_hub_ports_left(EgHub *hub);    /* after fork(): leave the parent's loop alone */
 bool eg_hub_busy(EgHub *hub);          /* something outside can still wake somebody */
 void eg_hub_poll(EgHub *hub, bool block);
+/* For libuv's callbacks: have node->run(node) called after the poll, with the GIL held, on any
+ * greenlet's stack; it may wake tasks and drop references, and runs no Python. */
+static inline void
+eg_hub_happened(EgHub *hub, EgNode *node)
+{
+    eg_ring_push(&hub->happened, node);
+}
+void eg_hub_after_poll(EgHub *hub);                                 /* call them */
 uint64_t eg_hub_since(EgHub *hub, uint64_t ticks);                  /* clock ticks, as ns */
 void eg_hub_report(EgHub *hub, const char *what, PyObject *object); /* the exception that is set */
 void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenlet */
@@ -444,16 +527,207 @@ eg_hub_cooperates(void)
     return eg_hub_here != NULL && PyInterpreterState_Get() == eg_state->interpreter;
 }
 
+/* ---- input.c: bytes that have come in and were not read yet ------------------------ */
+#define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
+#define EG_SPARES 4
+
+typedef struct EgChunk EgChunk;
+typedef struct {
+    EgChunk *first, *last;
+    size_t size; /* bytes in all */
+} EgInput;
+
+/* Where libuv receives into: bytes objects that nobody else knows yet. */
+typedef struct {
+    PyObject *bytes[EG_SPARES]; /* strong */
+    int n;
+} EgSpares;
+
+/* Without the GIL: memory to receive into, and what was received. wanted: what the reader has
+ * room for, 0 for whatever there is. accept: 0, or UV_ENOMEM; n may be 0. */
+void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
+int eg_input_accept(EgInput *in, EgSpares *spares, char *base, size_t n);
+/* With it. */
+void eg_input_refill(EgSpares *spares);
+void eg_input_drop_spares(EgSpares *spares);
+void eg_input_clear(EgInput *in);
+void eg_input_take(EgInput *in, char *to, size_t n); /* the first n of it; to NULL: drop them */
+PyObject *eg_input_bytes(EgInput *in, size_t n);     /* likewise, without a copy if it can */
+size_t eg_input_front(const EgInput *in);            /* how much is in one piece */
+const char *eg_input_join(EgInput *in);              /* all of it in one piece; NULL: exception */
+PyObject *eg_input_look(EgInput *in);                /* all of it, and leave it there */
+/* Put n bytes back in front: those of a bytes object, or a copy of data if it is NULL. */
+int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
+
+/* ---- wire.c: libuv's side of a stream ---------------------------------------------- */
+typedef struct EgStream EgStream;
+typedef struct EgWrite EgWrite;
+typedef enum { EG_TCP, EG_PIPE, EG_IPC, EG_TTY } EgWireKind;
+
+/* A libuv stream and what its callbacks record. It is the loop's until its close callback, and
+ * outlives the object that it belongs to while what was written is still being sent. */
+typedef struct EgWire {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+    } uv;
+    EgHub *hub;                 /* borrowed: it closes its wires before it goes */
+    EgStream *owner;            /* borrowed; NULL: it was closed, or is gone */
+    struct EgWire *prev, *next; /* among the hub's */
+    EgNode happened;            /* wire_tell: something is noted below */
+    EgNode leave;               /* wire_leave: let go by another thread */
+    EgTimer linger;             /* ends a wire that cannot get rid of what was written */
+    EgInput in;
+    size_t mark;   /* when so much waits to be read, receiving stops */
+    size_t wanted; /* what the reader has room for */
+    char *target;  /* the reader's own memory, while it waits; NULL: none */
+    size_t target_size, filled;
+    EgWrite *written;   /* finished, their data still to be let go */
+    Py_ssize_t nwrites; /* not finished */
+    int *fds;           /* EG_IPC: descriptors that came; from the heap */
+    int nfds;
+    int read_status;     /* 0; UV_EOF or an error: nothing more will come */
+    int write_status;    /* 0; an error: nothing more can be sent */
+    int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
+    EgWireKind kind;
+    bool reading, noted, lingering, closed;
+} EgWire;
+
+/* Takes fd over; NULL: *status says why, and fd is still the caller's. */
+EgWire *eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status);
+int eg_wire_read(EgWire *wire); /* have it receive; libuv status */
+void eg_wire_let_go(EgWire *wire, bool abort);
+/* Send, now or later, from a bytes object; 0, or a libuv status. */
+int eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset);
+int eg_wire_shutdown(EgWire *wire);
+static inline size_t
+eg_wire_unsent(const EgWire *wire)
+{
+    return wire->uv.stream.write_queue_size;
+}
+Py_ssize_t eg_wires_open(EgHub *hub); /* how many there are */
+void eg_wires_after_poll(EgHub *hub);
+void eg_wires_close(EgHub *hub);   /* the hub is being destroyed: before its loop is closed */
+void eg_wires_destroy(EgHub *hub); /* and after */
+void eg_wires_after_fork(EgHub *hub, bool keep);
+
+/* ---- stream.c, tcp.c, pipe.c, tty.c: what tasks read from and write to ------------------ */
+struct EgStream {
+    PyObject_HEAD
+    EgWire *wire;    /* NULL: not connected yet, or closed */
+    PyObject *early; /* strong: list of what was written before it was connected; NULL */
+    EgInput rest;    /* what could still be read when its end was met */
+    EgQueue readers; /* the one that waits for input */
+    EgQueue turns;   /* tasks that wait for another task's read to end */
+    EgQueue writers; /* for room, or for everything to be sent */
+    Py_ssize_t high; /* bytes: a writer with more than that unsent waits */
+    bool busy;       /* a read is waiting */
+    bool closed;
+    PyObject *weakrefs;
+};
+
+PyObject *eg_stream_raise(EgStream *self, int status); /* its error_cls; always NULL */
+/* Its wire, if it is open and of this thread's loop; NULL: exception. */
+EgWire *eg_stream_wire(EgStream *self);
+int eg_stream_attach(EgStream *self, EgWireKind kind, int fd);
+int eg_stream_flush(EgStream *self); /* wait until nothing is unsent; -1: exception */
+int eg_stream_turn(void);            /* let others run, if it is their turn; -1 */
+void eg_stream_happened(EgStream *self, EgWire *wire); /* wake who waited for it */
+void eg_stream_lost(EgStream *self);                   /* its loop is gone */
+void eg_stream_forked(EgStream *self, EgWire *wire, bool keep);
+PyObject *eg_stream_receive(EgStream *self, size_t n, bool fds);
+int eg_address_parse(PyObject *address, struct sockaddr_storage *result);
+PyObject *eg_address_make(const struct sockaddr *address);
+extern PyType_Spec eg_stream_spec, eg_tcp_spec, eg_pipe_spec, eg_tty_spec, eg_udp_spec;
+extern PyMethodDef eg_listener_functions[];
+
 /* ---- fork.c ----------------------------------------------------------------- */
 void eg_fork_leave_child(EgTask *); /* a child made in a task ends with this one */
 PyObject *eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks);
 
-/* ---- event.c, channel.c, alarm.c -------------------------------------------- */
-extern PyType_Spec eg_event_spec, eg_channel_spec, eg_alarm_spec;
+/* ---- lock.c: semaphores and locks -------------------------------------------- */
+extern PyType_Spec eg_semaphore_spec, eg_bounded_semaphore_spec, eg_lock_spec, eg_rlock_spec;
+/* For conditions. Of a Lock or RLock itself, not of a subclass: */
+bool eg_lock_is_ours(PyObject *lock);
+bool eg_lock_held(PyObject *lock);
+Py_ssize_t eg_lock_let_go(PyObject *lock); /* wholly; how often it was held */
+/* Take it again so often, whatever hits the caller meanwhile: that is raised afterwards (-1). */
+int eg_lock_retake(PyObject *lock, Py_ssize_t count);
+
+/* ---- condition.c ------------------------------------------------------------- */
+extern PyType_Spec eg_condition_spec, eg_barrier_spec;
+
+/* ---- event.c, channel.c, queue.c ----------------------------------------------- */
+extern PyType_Spec eg_event_spec, eg_channel_spec;
+extern PyType_Spec eg_queue_spec, eg_lifo_queue_spec, eg_priority_queue_spec;
+
+/* ---- scope.c: deadlines of blocks of code ---------------------------------------- */
+extern PyType_Spec eg_scope_spec, eg_timeout_spec, eg_fail_after_spec, eg_move_on_after_spec;
+extern PyType_Spec eg_shield_spec;
+
+/* ---- group.c: tasks that end together --------------------------------------------- */
+extern PyType_Spec eg_group_spec;
+void eg_group_leave(EgTask *task); /* it has ended, or is not there in a forked child */
+
+/* ---- local.c: greenlet-local storage ----------------------------------------------- */
+extern PyType_Spec eg_local_spec, eg_local_entry_spec;
 
 /* ---- future.c ----------------------------------------------------------------- */
 extern PyType_Spec eg_future_spec, eg_answer_spec;
 int eg_future_setup(EgState *state); /* after the types */
+
+/* ---- work.c: system calls that block, in native threads without the GIL -------- */
+typedef struct {
+    const char *name;
+    int limit;   /* threads */
+    int threads; /* these under the lock of work.c, as all that follows */
+    int idle;    /* of them: asleep, or told to wake up */
+    int waiting; /* works on the queue */
+    bool open;   /* wanted was made */
+    EgRing queue;
+    pthread_cond_t wanted;
+} EgLane;
+extern EgLane eg_lane_file, eg_lane_dns;
+
+typedef enum { EG_WORK_QUEUED, EG_WORK_BEGUN, EG_WORK_DONE, EG_WORK_CANCELLED } EgWorkState;
+
+/* Part of what is worked on, which stays where it is until one of the last two is called. */
+typedef struct EgWork EgWork;
+struct EgWork {
+    EgNode done;                /* done.run: on the hub's greenlet, when it is over */
+    void (*run)(EgWork *);      /* in a native thread, without the GIL: touches no PyObject */
+    void (*undo)(EgWork *);     /* there, too, if nobody is left who wants what run() made */
+    void (*orphaned)(EgWork *); /* instead of done.run, if the hub is gone; GIL held */
+    EgWorkState state;          /* these are work.c's */
+    EgNode queued;
+    EgLane *lane;
+    EgMailbox *mailbox; /* borrowed; NULL: it came back, or its hub is gone */
+    EgWork *prev, *next;
+};
+void eg_work_bury(void); /* free what hubs left that are gone: may run Python; before a wait */
+int eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work); /* to this thread's; -1: exception */
+bool eg_work_cancel(EgWork *work); /* false: it was begun. It comes back in any case. */
+Py_ssize_t eg_work_pending(EgHub *hub);
+PyObject *eg_work_limit(PyObject *module, PyObject *args);
+void eg_work_close(EgHub *hub);
+void eg_work_destroy(EgHub *hub);
+int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL */
+
+/* ---- fs.c ------------------------------------------------------------------------ */
+int eg_fs_setup(PyObject *module); /* adds its functions */
+extern PyType_Spec eg_fs_request_spec;
+
+/* ---- dns.c ----------------------------------------------------------------------- */
+int eg_dns_setup(void);
+PyObject *eg_dns_getaddrinfo(PyObject *module, PyObject *args);
+PyObject *eg_dns_getnameinfo(PyObject *module, PyObject *args);
+
+/* ---- turn.c ---------------------------------------------------------------------- */
+int eg_turn_setup(PyObject *module);
+PyObject *eg_turn_in(PyObject *module, PyObject *method);
 
 /* ---- patch.c: method tables, swapped in place --------------------------------- */
 /* A replacement has one shape; the original's calling convention (ml_flags, which differ
@@ -472,6 +746,7 @@ typedef struct {
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
     PyObject *native;     /* strong: a callable that is never swapped; NULL: not made yet */
     bool applied;
+    bool wanted; /* to be applied when its module is imported */
 } EgPatch;
 
 enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, EG_DOOR_DICT };
@@ -518,6 +793,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                     \
                                  NULL,                                                     \
                                  NULL,                                                     \
+                                 false,                                                    \
                                  false}
 
 /* Each file's table, ended by NULL. */
@@ -525,6 +801,9 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
+extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
+                                                               *const eg_patch_multiprocessing[],
+                                                                   *const eg_patch_asyncio[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -543,6 +822,45 @@ PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
+/* ---- patch_socket.c: what other patches need of it ---------------------------- */
+typedef struct {
+    int fd, family, type;
+    int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
+} EgSocketView;
+
+bool eg_socket_check(PyObject *object);                    /* a socket.socket; no exception */
+bool eg_socket_look(PyObject *socket, EgSocketView *view); /* false: exception */
+int eg_socket_set_timeout(PyObject *socket, int64_t ns);   /* and nothing else */
+bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() */
+void eg_socket_forget(int fd); /* the number is about to mean something else */
+
+/* ---- patch_os.c: descriptors that are not ours -------------------------------- */
+typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
+enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
+EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
+int eg_os_turn(void);            /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);        /* let the others run, if that may be; -1: killed */
+bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
+/* As read(2), and as write(2) of all, with the task parked; -1: exception. */
+ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
+ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
+
+/* ---- patch_io.c ----------------------------------------------------------------- */
+typedef struct EgVisit EgVisit;
+/* Wait until no other task is inside the object, and enter; NULL: exception. */
+EgVisit *eg_visit_begin(PyObject *object);
+void eg_visit_end(EgVisit *visit, PyObject *object);
+void eg_io_after_fork(void);
+
+/* ---- patch_multiprocessing.c ------------------------------------------------------ */
+PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);
+PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
+
+/* ---- patch_asyncio.c ---------------------------------------------------------------- */
+extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
+void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
+void eg_asyncio_end(EgTask *me);
+
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */
 void eg_thread_leave(EgTask *me); /* me stops running: keep its thread-local data */
@@ -550,6 +868,7 @@ void eg_thread_enter(EgTask *me); /* me runs: put it in place */
 void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Python */
 int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
+void eg_thread_after_fork(void);
 unsigned long eg_thread_ident(void);        /* what get_ident() says here */
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);

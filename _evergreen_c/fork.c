@@ -21,7 +21,9 @@ fork_drop_task(EgTask *task)
     task->wait.outcome = EG_TIMED_OUT;
     task->result = Py_NewRef(Py_None);
     task->prev = task->next = NULL;
-    task->joiners.first = task->joiners.last = NULL;
+    task->joiners.first = NULL;
+    if (task->group)
+        eg_group_leave(task);
 }
 
 static void
@@ -37,14 +39,14 @@ fork_drop_others(EgHub *hub, EgTask *me)
     hub->ntasks = 0;
     if (me && me->role == EG_TASK) {
         me->prev = me->next = NULL;
-        me->joiners.first = me->joiners.last = NULL;
+        me->joiners.first = NULL;
         hub->tasks = me;
         hub->ntasks = 1;
     }
     hub->orphan = me != hub->main;
     hub->ready.first = hub->ready.last = NULL;
     hub->inbox.first = hub->inbox.last = NULL;
-    hub->runner.first = hub->runner.last = NULL;
+    hub->runner.first = NULL;
     hub->pins = 0;
     hub->forks++;
     memset(&hub->timers, 0, sizeof hub->timers); /* left behind, as the tasks are */
@@ -68,6 +70,9 @@ fork_hub(EgHub *hub, bool keep)
         if (eg_signal_open(hub) < 0)
             return -1;
     }
+    if (eg_work_after_fork(hub, keep) < 0)
+        return -1;
+    eg_wires_after_fork(hub, keep);
     return eg_fd_after_fork(hub, keep);
 }
 
@@ -83,7 +88,10 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
         eg_hub_here->next_hub = NULL;
         if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)
             return NULL;
-    }
+    } else
+        eg_work_after_fork(NULL, false);
+    eg_io_after_fork();
+    eg_thread_after_fork();
     Py_RETURN_NONE;
 }
 

@@ -181,6 +181,17 @@ hub_sleep(EgHub *hub)
 }
 
 void
+eg_hub_after_poll(EgHub *hub)
+{
+    EgNode *node;
+    if (!hub->happened.first)
+        return;
+    while ((node = eg_ring_pop(&hub->happened)))
+        node->run(node);
+    eg_wires_after_poll(hub);
+}
+
+void
 eg_hub_poll(EgHub *hub, bool block)
 {
     eg_ring_append(&hub->ready, &hub->inbox);
@@ -189,6 +200,7 @@ eg_hub_poll(EgHub *hub, bool block)
     else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
         uv_run(&hub->port->uv, UV_RUN_NOWAIT);
     eg_fd_after_poll(hub);
+    eg_hub_after_poll(hub);
     eg_signal_after_poll(hub);
     eg_ring_append(&hub->ready, &hub->inbox);
     uint64_t now = eg_clock_now();
@@ -324,7 +336,7 @@ void
 eg_hub_to_main(EgHub *hub, PyObject *exc)
 {
     if (!hub->main->thrown) {
-        eg_wait_throw(hub->main, exc);
+        eg_wait_interrupt(hub->main, exc); /* shielded or not */
         return;
     }
     if ((!hub->for_main && !(hub->for_main = PyList_New(0)))
@@ -482,8 +494,12 @@ eg_hub_destroy(EgHub *hub)
     PyErr_Fetch(&type, &value, &traceback); /* all of it is done all the same */
     hub->destroyed = true;
     eg_park_hub_end(hub);
+    eg_work_close(hub);
+    eg_wires_close(hub);
     hub_drop_callbacks(hub);
     hub_close_port(hub);
+    eg_wires_destroy(hub);
+    eg_work_destroy(hub);
     eg_signal_close(hub);
     eg_fd_destroy(hub);
     eg_timers_clear(&hub->timers);

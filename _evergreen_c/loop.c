@@ -468,7 +468,8 @@ PyDoc_STRVAR(loop_stats_doc,
 "--\n"
 "\n"
 "Return a dict of counters: switches, polls, greenlets started and idle, tasks, timers and\n"
-"the milliseconds they share, descriptors waited for, pins, whether anything is ready, and\n"
+"the milliseconds they share, descriptors waited for, pins, requests in\n"
+"native threads, open streams, whether anything is ready, and\n"
 "the memory of frames (\"stack\", a dict).");
 
 static PyObject *
@@ -477,11 +478,12 @@ loop_stats(PyObject *op, PyObject *unused)
     EgHub *hub = (EgHub *)op;
     (void)unused;
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
+        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle", hub->nidle,
         "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "timer_buckets",
-        (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "pins", hub->pins, "ready",
+        (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "pins", hub->pins,
+        "requests", eg_work_pending(hub), "streams", eg_wires_open(hub), "ready",
         hub->ready.first || hub->inbox.first ? Py_True : Py_False, "stack", eg_stack_stats());
 }
 

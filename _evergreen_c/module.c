@@ -101,6 +101,20 @@ static PyMethodDef module_methods[] = {
     {"spawn", EG_METHOD(eg_task_spawn_method), METH_FASTCALL | METH_KEYWORDS, eg_task_spawn_doc},
     {"sleep", EG_METHOD(eg_task_sleep_method), METH_FASTCALL, eg_task_sleep_doc},
     {"wait_fd", module_wait_fd, METH_VARARGS, wait_fd_doc},
+    {"dns_getaddrinfo", eg_dns_getaddrinfo, METH_VARARGS,
+     PyDoc_STR("dns_getaddrinfo($module, host, service, family, type, proto, flags, /)\n--\n\n"
+               "Like _socket.getaddrinfo(), of bytes or None, for tasks.")},
+    {"dns_getnameinfo", eg_dns_getnameinfo, METH_VARARGS,
+     PyDoc_STR("dns_getnameinfo($module, host, port, flowinfo, scope_id, n, flags, /)\n--\n\n"
+               "Like _socket.getnameinfo() of a tuple of n, with bytes, for tasks.")},
+    {"in_turn", eg_turn_in, METH_O,
+     PyDoc_STR("in_turn($module, method, /)\n--\n\n"
+               "Return a method like it that first waits for its turn, which is self._turn.")},
+    {"work_limit", eg_work_limit, METH_VARARGS,
+     PyDoc_STR("work_limit($module, lane, limit, /)\n--\n\n"
+               "Have a lane of the core (\"file\", \"dns\") use up to so many native threads; "
+               "return how\n"
+               "many it might before.")},
     {"after_fork_in_child", eg_fork_after_in_child, METH_O,
      PyDoc_STR("after_fork_in_child($module, keep_tasks, /)\n--\n\n"
                "What os.register_at_fork() has the child call.")},
@@ -119,6 +133,12 @@ static PyMethodDef module_methods[] = {
     {"note_native_thread", eg_thread_note_native, METH_O,
      PyDoc_STR("note_native_thread($module, lock, /)\n--\n\n"
                "Say that C code releases this lock, when a native thread ends.")},
+    {"semaphore_wait", eg_semaphore_wait, METH_VARARGS,
+     PyDoc_STR("semaphore_wait($module, handle, seconds, /)\n--\n\n"
+               "Wait natively for the sem_t at an address; return whether it was taken in time.")},
+    {"semaphore_post", eg_semaphore_post, METH_O,
+     PyDoc_STR("semaphore_post($module, handle, /)\n--\n\n"
+               "Give a unit back to the sem_t at an address.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"
@@ -131,13 +151,60 @@ static PyMethodDef module_methods[] = {
 };
 
 /* ---- setup ------------------------------------------------------------------------------------ */
-static PyTypeObject *
-add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot)
+/* The types, each after its base. */
+static int
+add_types(PyObject *module, EgState *state)
 {
-    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
-    if (*slot && PyModule_AddType(module, *slot) < 0)
-        Py_CLEAR(*slot);
-    return *slot;
+    PyTypeObject *exception = (PyTypeObject *)PyExc_BaseException, *integer = &PyLong_Type;
+    const struct {
+        PyType_Spec *spec;
+        PyTypeObject **slot; /* of the state; filled here */
+        PyTypeObject **base; /* NULL: object */
+    } types[] = {
+        {&eg_loop_spec, &state->loop_type, NULL},
+        {&eg_task_spec, &state->task_type, NULL},
+        {&eg_handler_spec, &state->handler_type, NULL},
+        {&eg_timer_spec, &state->timer_type, &state->handler_type},
+        {&eg_watcher_spec, &state->watcher_type, &state->handler_type},
+        {&eg_event_spec, &state->event_type, NULL},
+        {&eg_channel_spec, &state->channel_type, NULL},
+        {&eg_semaphore_spec, &state->semaphore_type, NULL},
+        {&eg_bounded_semaphore_spec, &state->bounded_semaphore_type, &state->semaphore_type},
+        {&eg_lock_spec, &state->lock_type, &state->semaphore_type},
+        {&eg_rlock_spec, &state->rlock_type, NULL},
+        {&eg_condition_spec, &state->condition_type, NULL},
+        {&eg_barrier_spec, &state->barrier_type, NULL},
+        {&eg_queue_spec, &state->queue_type, NULL},
+        {&eg_lifo_queue_spec, &state->lifo_queue_type, &state->queue_type},
+        {&eg_priority_queue_spec, &state->priority_queue_type, &state->queue_type},
+        {&eg_watch_spec, &state->watch_type, NULL},
+        {&eg_scope_spec, &state->scope_type, &exception},
+        {&eg_timeout_spec, &state->timeout_type, &state->scope_type},
+        {&eg_fail_after_spec, &state->fail_after_type, &state->scope_type},
+        {&eg_move_on_after_spec, &state->move_on_after_type, &state->scope_type},
+        {&eg_shield_spec, &state->shield_type, NULL},
+        {&eg_group_spec, &state->group_type, NULL},
+        {&eg_local_spec, &state->local_type, NULL},
+        {&eg_local_entry_spec, &state->local_entry_type, NULL},
+        {&eg_future_spec, &state->future_type, NULL},
+        {&eg_answer_spec, &state->answer_type, &integer},
+        {&eg_fs_request_spec, &state->fs_request_type, NULL},
+        {&eg_stream_spec, &state->stream_type, NULL},
+        {&eg_tcp_spec, &state->tcp_type, &state->stream_type},
+        {&eg_pipe_spec, &state->pipe_type, &state->stream_type},
+        {&eg_tty_spec, &state->tty_type, &state->stream_type},
+        {&eg_udp_spec, &state->udp_type, NULL},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        PyObject *base = types[i].base ? (PyObject *)*types[i].base : NULL;
+        PyObject *type = PyType_FromModuleAndSpec(module, types[i].spec, base);
+        if (!type || PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+            Py_XDECREF(type);
+            return -1;
+        }
+        *types[i].slot = (PyTypeObject *)type;
+    }
+    return 0;
 }
 
 static PyObject *
@@ -148,6 +215,67 @@ add_exception(PyObject *module, const char *name, const char *doc, PyObject *bas
     if (*slot && PyModule_AddObjectRef(module, dot + 1, *slot) < 0)
         Py_CLEAR(*slot);
     return *slot;
+}
+
+static PyObject *
+task_exit_reason(PyObject *unused, PyObject *exc)
+{
+    PyObject *args = PyObject_GetAttrString(exc, "args"), *reason = NULL;
+    (void)unused;
+    if (args && PyTuple_Check(args))
+        reason = Py_NewRef(PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None);
+    Py_XDECREF(args);
+    return reason;
+}
+
+static PyMethodDef task_exit_reason_def = {"reason", task_exit_reason, METH_O, NULL};
+
+/* TaskExit.reason: what kill() was told, or None. */
+static int
+add_reason(PyObject *task_exit)
+{
+    PyObject *getter = PyCFunction_New(&task_exit_reason_def, NULL);
+    PyObject *property = getter ? PyObject_CallOneArg((PyObject *)&PyProperty_Type, getter) : NULL;
+    int status = property ? PyObject_SetAttrString(task_exit, "reason", property) : -1;
+    Py_XDECREF(property);
+    Py_XDECREF(getter);
+    return status;
+}
+
+static int
+find_broken_barrier(PyObject *module, EgState *state)
+{
+    PyObject *error = PyDict_GetItemString(state->threading_dict, "BrokenBarrierError");
+    state->broken_barrier = Py_XNewRef(error);
+    if (!error)
+        PyErr_SetString(PyExc_ImportError, "threading has no BrokenBarrierError");
+    return error ? PyModule_AddObjectRef(module, "BrokenBarrierError", error) : -1;
+}
+
+/* Queues raise the standard library's exceptions; ShutDown is there from Python 3.13 on. */
+static int
+find_queue_names(PyObject *module, EgState *state)
+{
+    PyObject *queue = PyImport_ImportModule("queue"), *heapq = PyImport_ImportModule("heapq");
+    int status = -1;
+    if (!queue || !heapq || !(state->queue_empty = PyObject_GetAttrString(queue, "Empty"))
+        || !(state->queue_full = PyObject_GetAttrString(queue, "Full"))
+        || !(state->heappush = PyObject_GetAttrString(heapq, "heappush"))
+        || !(state->heappop = PyObject_GetAttrString(heapq, "heappop")))
+        goto done;
+    if (!(state->queue_shut_down = PyObject_GetAttrString(queue, "ShutDown"))) {
+        PyErr_Clear();
+        if (!add_exception(module, "evergreen.queue.ShutDown",
+                           "Raised by put() and get() of a queue that was shut down.",
+                           PyExc_Exception, &state->queue_shut_down))
+            goto done;
+    } else if (PyModule_AddObjectRef(module, "ShutDown", state->queue_shut_down) < 0)
+        goto done;
+    status = 0;
+done:
+    Py_XDECREF(queue);
+    Py_XDECREF(heapq);
+    return status;
 }
 
 static int
@@ -204,24 +332,22 @@ module_exec(PyObject *module)
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
-    if (!add_type(module, &eg_loop_spec, NULL, &state->loop_type)
-        || !add_type(module, &eg_task_spec, NULL, &state->task_type)
-        || !add_type(module, &eg_handler_spec, NULL, &state->handler_type)
-        || !add_type(module, &eg_timer_spec, state->handler_type, &state->timer_type)
-        || !add_type(module, &eg_watcher_spec, state->handler_type, &state->watcher_type)
-        || !add_type(module, &eg_event_spec, NULL, &state->event_type)
-        || !add_type(module, &eg_channel_spec, NULL, &state->channel_type)
-        || !add_type(module, &eg_alarm_spec, NULL, &state->alarm_type)
-        || !add_type(module, &eg_future_spec, NULL, &state->future_type)
-        || !add_type(module, &eg_answer_spec, &PyLong_Type, &state->answer_type)
-        || eg_future_setup(state) < 0 || add_run_modes(state->loop_type) < 0)
+    if (add_types(module, state) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
+        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
+        || PyModule_AddFunctions(module, eg_listener_functions) < 0
+        || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",
                        "What kill() raises in a task; a task that ends with it stays silent.",
                        PyExc_BaseException, &state->task_exit)
         || !add_exception(module, "evergreen.Deadlock",
                           "Raised in the main greenlet when nothing can ever wake a task.",
-                          PyExc_RuntimeError, &state->deadlock))
+                          PyExc_RuntimeError, &state->deadlock)
+        || !add_exception(module, "evergreen.ChannelClosed",
+                          "Raised by send() and receive() of a channel that is closed.",
+                          PyExc_RuntimeError, &state->channel_closed)
+        || add_reason(state->task_exit) < 0 || find_broken_barrier(module, state) < 0
+        || find_queue_names(module, state) < 0)
         return -1;
     eg_stack_setup();
     state->interpreter = PyInterpreterState_Get();

@@ -143,6 +143,8 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
     me->state = EG_RUNNING;
     if (eg_thread_follows)
         eg_thread_enter(me);
+    if (EG_UNLIKELY(eg_asyncio_used))
+        eg_asyncio_enter(hub, me);
     return status;
 }
 
@@ -170,6 +172,8 @@ worker_main(PyObject *unused, PyObject *none)
         hub->current = task;
         if (eg_thread_follows)
             eg_thread_enter(task);
+        if (EG_UNLIKELY(eg_asyncio_used))
+            eg_asyncio_enter(hub, task);
         eg_task_run(task);
         PyObject *self = task->greenlet; /* its reference is now ours */
         task->greenlet = NULL;
@@ -233,6 +237,8 @@ hub_main(PyObject *unused, PyObject *none)
     for (;;) {
         EgNode *node = hub->handoff;
         hub->current = NULL;
+        if (EG_UNLIKELY(eg_asyncio_used) && node && node->run)
+            eg_asyncio_enter(hub, NULL);
         while (node && node->run) {
             node->run(node);
             node = eg_hub_next(hub, eg_clock_ticks());

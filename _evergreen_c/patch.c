@@ -170,8 +170,9 @@ eg_patch_errno(void)
 
 /* ---- finding and swapping ------------------------------------------------ */
 static EgPatch *const *const patch_tables[] = {
-    eg_patch_time, eg_patch_socket, eg_patch_select, eg_patch_thread, eg_patch_lock, eg_patch_queue,
-    NULL};
+    eg_patch_time, eg_patch_socket,          eg_patch_select,  eg_patch_thread,
+    eg_patch_lock, eg_patch_queue,           eg_patch_os,      eg_patch_io,
+    eg_patch_ssl,  eg_patch_multiprocessing, eg_patch_asyncio, NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no
@@ -235,9 +236,9 @@ done:
     return found;
 }
 
-/* The entry of owner.name, found; NULL: this Python has none, or an exception is set. */
+/* The entry of owner.name; NULL: exception. */
 static EgPatch *
-patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t wanted)
+patch_entry(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t wanted)
 {
     if (n != wanted) {
         PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments (%zd given)", what, wanted, n);
@@ -250,13 +251,20 @@ patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t w
     for (EgPatch *const *const *table = patch_tables; *table; table++) {
         for (EgPatch *const *entry = *table; *entry; entry++) {
             EgPatch *patch = *entry;
-            if (strcmp(patch->owner, owner) || strcmp(patch->name, name))
-                continue;
-            return patch->def || patch_find(patch) > 0 ? patch : NULL;
+            if (strcmp(patch->owner, owner) == 0 && strcmp(patch->name, name) == 0)
+                return patch;
         }
     }
     PyErr_Format(PyExc_LookupError, "no patch for %s.%s", owner, name);
     return NULL;
+}
+
+/* The same, found; NULL: this Python has none, or an exception is set. */
+static EgPatch *
+patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t wanted)
+{
+    EgPatch *patch = patch_entry(what, args, n, wanted);
+    return patch && (patch->def || patch_find(patch) > 0) ? patch : NULL;
 }
 
 unsigned eg_patch_generation;
@@ -275,16 +283,92 @@ eg_patch_apply(EgPatch *patch, bool on)
     return 1;
 }
 
+/* ---- modules that are dear to import: patched when the program does --------------------- */
+static const char *const patch_dear[] = {"_ssl", "_asyncio", "_multiprocessing", NULL};
+
+static bool
+patch_is_of(const EgPatch *patch, const char *module)
+{
+    size_t length = strlen(module);
+    return strncmp(patch->owner, module, length) == 0
+           && (patch->owner[length] == '.' || patch->owner[length] == 0);
+}
+
+/* Whether its module is one of those, and not imported. */
+static bool
+patch_can_wait(const EgPatch *patch)
+{
+    for (const char *const *dear = patch_dear; *dear; dear++) {
+        if (!patch_is_of(patch, *dear))
+            continue;
+        PyObject *name = PyUnicode_FromString(*dear);
+        PyObject *module = name ? PyImport_GetModule(name) : NULL;
+        bool absent = !module && !PyErr_Occurred();
+        Py_XDECREF(module);
+        Py_XDECREF(name);
+        return absent;
+    }
+    return false;
+}
+
+/* What the import system calls last for a module in C. */
+EG_PATCH(import_exec_dynamic, "_imp", "exec_dynamic", "import");
+EG_PATCH(import_exec_builtin, "_imp", "exec_builtin", "import");
+
+static PyObject *
+import_exec(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+            PyObject *kwnames)
+{
+    PyObject *result = eg_patch_call_original(patch, self, args, n, kwnames);
+    const char *name =
+        result && n == 1 && PyModule_Check(args[0]) ? PyModule_GetName(args[0]) : NULL;
+    if (result && !name)
+        PyErr_Clear();
+    for (EgPatch *const *const *table = patch_tables; name && *table; table++) {
+        for (EgPatch *const *entry = *table; *entry; entry++) {
+            if (!(*entry)->wanted || !patch_is_of(*entry, name))
+                continue;
+            (*entry)->wanted = false;
+            if (eg_patch_apply(*entry, true) < 0)
+                PyErr_WriteUnraisable(args[0]);
+        }
+    }
+    return result;
+}
+
+static PyObject *
+import_exec_dynamic(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return import_exec(&import_exec_dynamic_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+import_exec_builtin(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return import_exec(&import_exec_builtin_patch, self, args, n, kwnames);
+}
+
+/* ---- for patcher.py ------------------------------------------------------------------- */
 /* patch_set(owner, name, on) -> bool: what stands there afterwards is ours */
 PyObject *
 eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
     (void)module;
-    EgPatch *patch = patch_lookup("patch_set", args, n, 3);
-    int on = PyErr_Occurred() ? -1 : PyObject_IsTrue(args[2]);
-    if (on < 0 || (patch && eg_patch_apply(patch, on) < 0))
+    EgPatch *patch = patch_entry("patch_set", args, n, 3);
+    int on = patch ? PyObject_IsTrue(args[2]) : -1;
+    if (on < 0)
         return NULL;
-    return PyBool_FromLong(patch && patch->applied);
+    if ((patch->wanted = on && !patch->def && patch_can_wait(patch))) {
+        if (eg_patch_apply(&import_exec_dynamic_patch, true) < 0
+            || eg_patch_apply(&import_exec_builtin_patch, true) < 0)
+            return NULL;
+        Py_RETURN_TRUE;
+    }
+    if (!patch->def && !on)
+        Py_RETURN_FALSE;
+    if (eg_patch_apply(patch, on) < 0)
+        return NULL;
+    return PyBool_FromLong(patch->applied);
 }
 
 /* patch_native(owner, name) -> a function or method descriptor that is never swapped, or None */
@@ -327,7 +411,7 @@ eg_patch_list(PyObject *module, PyObject *unused)
         for (EgPatch *const *entry = *table; list && *entry; entry++) {
             EgPatch *patch = *entry;
             PyObject *row = Py_BuildValue("(sssO)", patch->group, patch->owner, patch->name,
-                                          patch->applied ? Py_True : Py_False);
+                                          patch->applied || patch->wanted ? Py_True : Py_False);
             if (!row || PyList_Append(list, row) < 0)
                 Py_CLEAR(list);
             Py_XDECREF(row);

@@ -86,6 +86,14 @@ wait_for(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, int *set, u
     return status;
 }
 
+/* Whoever always finds something ready must not starve the others, who would make it unready. */
+static int
+select_turn(void)
+{
+    static int turns;
+    return ++turns % 16 ? 0 : eg_os_give_way();
+}
+
 /* ---- select.select ------------------------------------------------------------------ */
 enum { READS, WRITES, EXCEPTS };
 static const short select_asks[] = {POLL_READ, POLL_WRITE, POLLPRI};
@@ -221,6 +229,8 @@ select_select(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
     if (!eg_hub_cooperates() || n < 3 || n > 4 || kwnames
         || (timeout != Py_None && (!eg_patch_seconds(timeout, &seconds) || seconds <= 0)))
         return eg_patch_call_original(&select_select_patch, self, args, n, kwnames);
+    if (select_turn() < 0)
+        return NULL;
     uint64_t deadline = timeout == Py_None ? EG_FOREVER : eg_clock_after(seconds);
     PyObject *answer = NULL, *full[4] = {NULL, NULL, NULL, PyLong_FromLong(0)};
     for (int which = READS; which <= EXCEPTS; which++)
@@ -329,6 +339,8 @@ select_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     if (!eg_hub_cooperates() || n > 1 || kwnames
         || (timeout != Py_None && (!eg_patch_number(timeout, &ms) || ms == 0 || !poll_takes(ms))))
         return eg_patch_call_original(&select_poll_patch, self, args, n, kwnames);
+    if (select_turn() < 0)
+        return NULL;
     uint64_t deadline = ms < 0 || isinf(ms) ? EG_FOREVER : eg_clock_after(ms / 1e3);
     PyObject *list = poll_at_once(self);
     if (!list || PyList_GET_SIZE(list))
@@ -364,6 +376,8 @@ select_epoll_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
             && (!eg_patch_seconds(timeout, &seconds) || seconds == 0 || seconds * 1e3 < INT_MIN
                 || seconds * 1e3 > INT_MAX)))
         return eg_patch_call_original(&select_epoll_poll_patch, self, args, n, kwnames);
+    if (select_turn() < 0)
+        return NULL;
     uint64_t deadline = seconds < 0 || isinf(seconds) ? EG_FOREVER : eg_clock_after(seconds);
     PyObject *zero = PyLong_FromLong(0);
     PyObject *given[2] = {zero, full[1]};

@@ -41,11 +41,6 @@ typedef struct {
     int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
 } SocketObject;
 
-typedef struct {
-    int fd, family, type;
-    int64_t timeout;
-} SocketView;
-
 typedef enum { UNCHECKED, DIRECT, BY_METHODS } SocketLayout;
 static SocketLayout socket_layout;
 static PyTypeObject *socket_type;   /* _socket.socket; strong, for as long as the process */
@@ -110,9 +105,17 @@ socket_setup(void)
     return 0;
 }
 
+bool
+eg_socket_check(PyObject *object)
+{
+    if (EG_UNLIKELY(socket_layout == UNCHECKED) && socket_setup() < 0)
+        PyErr_Clear(); /* no socket module, no sockets */
+    return socket_type && PyObject_TypeCheck(object, socket_type);
+}
+
 /* Look at a socket; false: exception. */
-static inline bool
-socket_look(PyObject *self, SocketView *view)
+bool
+eg_socket_look(PyObject *self, EgSocketView *view)
 {
     if (EG_UNLIKELY(socket_layout == UNCHECKED) && socket_setup() < 0)
         return false;
@@ -131,8 +134,8 @@ socket_look(PyObject *self, SocketView *view)
     return !PyErr_Occurred();
 }
 
-static int
-socket_set_timeout(PyObject *self, int64_t ns)
+int
+eg_socket_set_timeout(PyObject *self, int64_t ns)
 {
     if (EG_LIKELY(socket_layout == DIRECT)) {
         ((SocketObject *)self)->timeout = ns;
@@ -163,8 +166,8 @@ hint_set(int fd, int hint, bool on)
 }
 
 /* The number is about to mean something else, whoever closes it. */
-static void
-socket_forget(int fd)
+void
+eg_socket_forget(int fd)
 {
     if (fd < 0)
         return;
@@ -178,15 +181,15 @@ socket_forget(int fd)
 static void
 socket_finalize(PyObject *self)
 {
-    socket_forget(((SocketObject *)self)->fd);
+    eg_socket_forget(((SocketObject *)self)->fd);
     socket_finalizer(self);
 }
 
 /* Whether we are told before this socket's descriptor is closed.  The finaliser is a slot
  * that types have copied from their base when they were made, so it is replaced in each
  * type when it first waits; a type with a __del__ of its own stays as it is. */
-static bool
-socket_is_owned(PyObject *self)
+bool
+eg_socket_is_owned(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (EG_LIKELY(type->tp_finalize == socket_finalize))
@@ -209,7 +212,7 @@ fd_is_ready(int fd, int events)
 typedef struct {
     PyObject *self; /* borrowed from the caller */
     int events;
-    SocketView view;   /* as it was when the operation began, but for the descriptor */
+    EgSocketView view; /* as it was when the operation began, but for the descriptor */
     uint64_t deadline; /* 0: not known before the first wait */
 } SocketCall;
 
@@ -217,8 +220,8 @@ typedef struct {
 static int
 call_look_again(SocketCall *call)
 {
-    SocketView now;
-    if (!socket_look(call->self, &now))
+    EgSocketView now;
+    if (!eg_socket_look(call->self, &now))
         return -1;
     call->view.fd = now.fd;
     return 0;
@@ -266,7 +269,7 @@ call_wait(SocketCall *call)
     if (!call->deadline)
         call->deadline =
             call->view.timeout < 0 ? EG_FOREVER : eg_clock_now() + (uint64_t)call->view.timeout;
-    bool owned = socket_is_owned(call->self);
+    bool owned = eg_socket_is_owned(call->self);
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
@@ -304,7 +307,7 @@ call_begin(SocketCall *call, PyObject *self, int events)
 {
     if (!eg_hub_cooperates())
         return 0;
-    if (!socket_look(self, &call->view))
+    if (!eg_socket_look(self, &call->view))
         return -1;
     if (call->view.timeout == 0 || IS_ALG(call->view.family))
         return 0;
@@ -355,7 +358,7 @@ arg_buffer(PyObject *object, int flags, Py_buffer *buffer)
 #define ODD_RECEIVE (MSG_OOB | MSG_ERRQUEUE)
 
 static PyObject *
-receive_oddly(const EgPatch *patch, const SocketView *view, PyObject *self, PyObject *const *args,
+receive_oddly(const EgPatch *patch, const EgSocketView *view, PyObject *self, PyObject *const *args,
               Py_ssize_t n, PyObject *kwnames)
 {
     if (view->timeout < 0) /* never blocks, whatever the descriptor's mode */
@@ -553,15 +556,15 @@ static PyObject *
 call_original(SocketCall *call, const EgPatch *patch, PyObject *const *args, Py_ssize_t n)
 {
     /* With a timeout it would poll; without one it does as the flags and the fd say. */
-    if (call->view.timeout > 0 && socket_set_timeout(call->self, 0) < 0)
+    if (call->view.timeout > 0 && eg_socket_set_timeout(call->self, 0) < 0)
         return NULL;
     PyObject *result = eg_patch_call_original(patch, call->self, args, n, NULL);
     if (call->view.timeout > 0) {
         PyObject *type, *value, *traceback;
-        SocketView now;
+        EgSocketView now;
         PyErr_Fetch(&type, &value, &traceback);
-        if (!socket_look(call->self, &now) /* nobody has set it meanwhile: */
-            || (now.timeout == 0 && socket_set_timeout(call->self, call->view.timeout) < 0))
+        if (!eg_socket_look(call->self, &now) /* nobody has set it meanwhile: */
+            || (now.timeout == 0 && eg_socket_set_timeout(call->self, call->view.timeout) < 0))
             PyErr_Clear(); /* it was closed, so what the original says counts */
         PyErr_Restore(type, value, traceback);
     }
@@ -854,7 +857,7 @@ fd_connected(int fd)
  * next connect(), which must not be the program's: after a success it would succeed again,
  * after a failure it would fail whatever its address. */
 static int
-fd_conclude(const SocketView *view, int code)
+fd_conclude(const EgSocketView *view, int code)
 {
     struct sockaddr_storage address = {.ss_family = AF_UNSPEC}; /* to forget the attempt */
     socklen_t size = sizeof address;
@@ -958,9 +961,9 @@ static PyObject *
 socket_close_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
                   PyObject *kwnames)
 {
-    SocketView view;
-    if (socket_look(self, &view))
-        socket_forget(view.fd);
+    EgSocketView view;
+    if (eg_socket_look(self, &view))
+        eg_socket_forget(view.fd);
     else
         PyErr_Clear(); /* no method could look at it either, so nobody waits for it */
     return eg_patch_call_original(patch, self, args, n, kwnames);
@@ -989,7 +992,7 @@ socket_close_fd(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
 {
     int fd;
     if (n == 1 && !kwnames && PyLong_Check(args[0]) && arg_int(args[0], &fd))
-        socket_forget(fd);
+        eg_socket_forget(fd);
     return eg_patch_call_original(&socket_close_fd_patch, self, args, n, kwnames);
 }
 
@@ -1106,14 +1109,14 @@ socket_getnameinfo(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 static PyObject *
 socket_resolve(PyObject *self, PyObject *address)
 {
-    SocketView view;
+    EgSocketView view;
     Py_ssize_t size = 0;
     if (!PyTuple_Check(address) || PyTuple_GET_SIZE(address) < 2 || PyTuple_GET_SIZE(address) > 4)
         return Py_NewRef(address);
     PyObject *host = PyTuple_GET_ITEM(address, 0);
     if (host_is_numeric(host) || !PyIndex_Check(PyTuple_GET_ITEM(address, 1)))
         return Py_NewRef(address);
-    if (!socket_look(self, &view))
+    if (!eg_socket_look(self, &view))
         return NULL;
     const char *text = host_text(host, &size);
     if ((view.family != AF_INET && view.family != AF_INET6) || strcmp(text, "<broadcast>") == 0)

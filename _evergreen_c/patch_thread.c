@@ -9,6 +9,8 @@
  */
 #include "evergreen.h"
 
+#include <unistd.h>
+
 #if PY_VERSION_HEX >= 0x030d0000
 #define HANDLES 1 /* threads have a _ThreadHandle */
 #else
@@ -41,6 +43,10 @@ thread_forget(EgKept *kept)
     Py_CLEAR(kept->dict);
     Py_CLEAR(kept->key);
     Py_CLEAR(kept->sentinel);
+    Py_CLEAR(kept->running_loop);
+    Py_CLEAR(kept->running_task);
+    Py_CLEAR(kept->first_iteration);
+    Py_CLEAR(kept->finalizer);
 }
 
 /* Of the tasks, one at a time has its data in the thread state; hub->kept has the hub's own
@@ -69,7 +75,7 @@ void
 eg_thread_end(EgTask *me)
 {
     if (me->local_in) {
-        EgKept own = {NULL, NULL, NULL};
+        EgKept own = {0};
         thread_swap(&own); /* the thread has none while finalisers run in the task */
         thread_forget(&own);
         thread_swap(&own); /* and what they have put there */
@@ -103,6 +109,10 @@ eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg)
     Py_VISIT(kept->dict);
     Py_VISIT(kept->key);
     Py_VISIT(kept->sentinel);
+    Py_VISIT(kept->running_loop);
+    Py_VISIT(kept->running_task);
+    Py_VISIT(kept->first_iteration);
+    Py_VISIT(kept->finalizer);
     return 0;
 }
 
@@ -127,6 +137,7 @@ eg_thread_follow(PyObject *module, PyObject *on)
     if (PyErr_Occurred())
         return NULL;
     eg_thread_follows = follows;
+    eg_thread_after_fork(); /* notes the process */
     if (!hub)
         Py_RETURN_NONE;
     if (follows) {
@@ -351,6 +362,11 @@ thread_set_sentinel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
     return lock;
 }
 
+void
+eg_thread_after_fork(void)
+{
+}
+
 /* note_native_thread(lock): a thread that was there before the patch */
 PyObject *
 eg_thread_note_native(PyObject *module, PyObject *lock)
@@ -404,10 +420,37 @@ thread_handle_dealloc(PyObject *handle)
     thread_handle_dealloc_native(handle);
 }
 
+/* The attribute ident of a handle, for which the type has a getter. */
+static getter thread_handle_ident_native;
+
+static PyObject *
+thread_handle_ident(PyObject *handle, void *closure)
+{
+    EgTask *task = thread_of_handle(handle);
+    if (task)
+        return PyLong_FromUnsignedLong((unsigned long)(uintptr_t)task);
+    return PyErr_Occurred() ? NULL : thread_handle_ident_native(handle, closure);
+}
+
+static pid_t thread_process; /* the one that the tasks of all handles run in */
+
+void
+eg_thread_after_fork(void)
+{
+    thread_process = getpid();
+}
+
 static int
 thread_bind_handle(PyObject *handle, EgTask *task)
 {
     PyTypeObject *type = Py_TYPE(handle);
+    PyGetSetDef *attribute = type->tp_getset;
+    while (attribute && attribute->name && strcmp(attribute->name, "ident"))
+        attribute++;
+    if (attribute && attribute->name && attribute->get != thread_handle_ident) {
+        thread_handle_ident_native = attribute->get;
+        attribute->get = thread_handle_ident;
+    }
     if (!thread_handles && !(thread_handles = PyDict_New()))
         return -1;
     if (type->tp_dealloc != thread_handle_dealloc) {
@@ -494,8 +537,12 @@ static PyObject *
 thread_handle_is_done(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgTask *task = thread_of_handle(self);
-    if (task)
-        return PyBool_FromLong(task->state == EG_ENDED);
+    if (task) {
+        /* threading asks in a forked child, before the tasks that are not there are dropped. */
+        bool elsewhere =
+            thread_process != getpid() && eg_hub_here && eg_hub_task(eg_hub_here) != task;
+        return PyBool_FromLong(task->state == EG_ENDED || elsewhere);
+    }
     if (PyErr_Occurred())
         return NULL;
     return eg_patch_call_original(&thread_handle_is_done_patch, self, args, n, kwnames);
@@ -547,15 +594,20 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
     Py_RETURN_NONE;
 }
 
-EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
-                                    &thread_start_new_patch,
-                                    &thread_get_ident_patch,
-                                    &thread_start_joinable_patch,
-                                    &thread_handle_join_patch,
-                                    &thread_handle_is_done_patch,
-                                    &thread_handle_set_done_patch,
-                                    &thread_shutdown_patch,
-                                    &thread_excepthook_patch,
-                                    &thread_count_patch,
-                                    NULL};
+EG_PATCH(thread_main_ident, "_thread", "_get_main_thread_ident", "thread");
+
+/* In a forked child, threading makes the task that called fork() its main thread. */
+static PyObject *
+thread_main_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_hub_cooperates() || thread_process == getpid())
+        return eg_patch_call_original(&thread_main_ident_patch, self, args, n, kwnames);
+    return PyLong_FromUnsignedLong(eg_thread_ident());
+}
+
+EgPatch *const eg_patch_thread[] = {
+    &thread_start_new_thread_patch, &thread_start_new_patch,       &thread_get_ident_patch,
+    &thread_main_ident_patch,       &thread_start_joinable_patch,  &thread_handle_join_patch,
+    &thread_handle_is_done_patch,   &thread_handle_set_done_patch, &thread_shutdown_patch,
+    &thread_excepthook_patch,       &thread_count_patch,           NULL};
 #endif

@@ -216,6 +216,8 @@ task_end(EgTask *self, PyObject *result, bool failed)
         } else
             eg_state->unobserved++;
     }
+    if (self->group)
+        eg_group_leave(self);
     if (self->prev)
         self->prev->next = self->next;
     else
@@ -239,8 +241,8 @@ task_release(EgNode *node)
     Py_DECREF(self); /* what eg_task_start() took */
 }
 
-static PyObject *
-task_take_exception(void)
+PyObject *
+eg_task_take_exception(void)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -256,11 +258,12 @@ void
 eg_task_end_unrun(EgTask *self, PyObject *exc)
 {
     bool started = self->state == EG_STARTED;
-    PyObject *result = exc ? Py_NewRef(exc) : task_take_exception();
+    PyObject *result = exc ? Py_NewRef(exc) : eg_task_take_exception();
     if (!started) {
         self->state = EG_ENDED;
         self->result = result;
         self->failed = self->observed = self->killed_early = true;
+        eg_queue_wake_all(&self->joiners);
         return;
     }
     task_end(self, result, true);
@@ -282,6 +285,8 @@ task_drop_call(EgTask *self)
         Py_CLEAR(greenlet->dict); /* greenlet-local storage: a finaliser may put new things in */
     if (self->local_in || self->identified || self->tstate_lock)
         eg_thread_end(self);
+    if (EG_UNLIKELY(eg_asyncio_used))
+        eg_asyncio_end(self);
 }
 
 /* Steals context. Somebody may keep it, and its own end expects that it is tracked. */
@@ -320,12 +325,14 @@ eg_task_run(EgTask *self)
     }
     bool failed = !result;
     if (failed)
-        result = task_take_exception();
+        result = eg_task_take_exception();
     task_drop_call(self);
     if (PyContext_Exit(context) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     task_drop_context(context);
     Py_CLEAR(self->thrown); /* it came too late */
+    Py_CLEAR(self->held);
+    self->shields = 0;
     task_end(self, result, failed);
 }
 
@@ -371,6 +378,73 @@ task_wait_end(EgTask *self, PyObject *timeout)
     return eg_wait_park(me, &task_join_kind, (PyObject *)self, deadline);
 }
 
+/* A call of the loop's when a task has ended; from the heap, in the task's joiners. */
+typedef struct {
+    EgBell bell;
+    PyObject *handler; /* strong */
+} EgDone;
+
+static void
+task_on_end(EgBell *bell)
+{
+    EgDone *done = EG_OWNER(bell, EgDone, bell);
+    eg_handler_schedule(done->handler);
+    Py_DECREF(done->handler); /* on the ring, it holds itself */
+    PyMem_Free(done);
+}
+
+/* The first of these from link on. */
+static EgDone *
+task_next_done(EgLink *link)
+{
+    while (link && (link->task || EG_OWNER(link, EgBell, link)->ring != task_on_end))
+        link = link->next;
+    return link ? EG_OWNER(EG_OWNER(link, EgBell, link), EgDone, bell) : NULL;
+}
+
+PyDoc_STRVAR(task_add_done_callback_doc,
+"add_done_callback($self, callback, /)\n"
+"--\n"
+"\n"
+"Have the event loop call callback(task) when the task has ended, or soon if it has.\n"
+"\n"
+"The call may not block. Raise RuntimeError for what is no task.");
+
+static PyObject *
+task_add_done_callback(PyObject *op, PyObject *callback)
+{
+    EgTask *self = (EgTask *)op;
+    if (self->role != EG_TASK) {
+        PyErr_SetString(PyExc_RuntimeError, "this greenlet is not a task: it has no end");
+        return NULL;
+    }
+    PyObject *handler = eg_handler_lasting(self->hub, callback, &op, 1, NULL);
+    EgDone *done = handler ? PyMem_Calloc(1, sizeof *done) : NULL;
+    if (!done) {
+        Py_XDECREF(handler);
+        return handler ? PyErr_NoMemory() : NULL;
+    }
+    done->handler = handler;
+    if (self->state == EG_ENDED)
+        task_on_end(&done->bell);
+    else
+        eg_queue_add_bell(&self->joiners, &done->bell, task_on_end);
+    Py_RETURN_NONE;
+}
+
+EgQueue *
+eg_task_waitable(PyObject *op, bool *ready)
+{
+    EgTask *self = (EgTask *)op;
+    *ready = self->state == EG_ENDED;
+    if (self->role == EG_TASK && self->state != EG_NEW)
+        return &self->joiners;
+    PyErr_SetString(PyExc_RuntimeError, self->role == EG_TASK
+                                            ? "cannot wait for a task before it is started"
+                                            : "cannot wait for a greenlet that is not a task");
+    return NULL;
+}
+
 PyDoc_STRVAR(task_join_doc,
 "join($self, /, timeout=None)\n"
 "--\n"
@@ -380,31 +454,13 @@ PyDoc_STRVAR(task_join_doc,
 "The task's exception, if it ended with one, stays where it is: see result().\n"
 "Raise RuntimeError if the task was not started, or is the caller.");
 
-static int
-parse_timeout(const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-              PyObject **timeout)
-{
-    Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    *timeout = NULL;
-    if (n + nkw > 1) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most 1 argument (%zd given)", name, n + nkw);
-        return -1;
-    }
-    if (nkw && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "timeout")) {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", name,
-                     PyTuple_GET_ITEM(kwnames, 0));
-        return -1;
-    }
-    if (n + nkw)
-        *timeout = args[0];
-    return 0;
-}
+static const char *const timeout_name[] = {"timeout"};
 
 static PyObject *
 task_join(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    PyObject *timeout;
-    if (parse_timeout("join", args, n, kwnames, &timeout) < 0)
+    PyObject *timeout = NULL;
+    if (eg_parse("join", timeout_name, 1, 0, args, n, kwnames, &timeout) < 0)
         return NULL;
     int ended = task_wait_end((EgTask *)op, timeout);
     return ended < 0 ? NULL : PyBool_FromLong(ended);
@@ -424,8 +480,8 @@ static PyObject *
 task_result(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgTask *self = (EgTask *)op;
-    PyObject *timeout;
-    if (parse_timeout("result", args, n, kwnames, &timeout) < 0)
+    PyObject *timeout = NULL;
+    if (eg_parse("result", timeout_name, 1, 0, args, n, kwnames, &timeout) < 0)
         return NULL;
     int ended = task_wait_end(self, timeout);
     if (ended < 0)
@@ -516,12 +572,39 @@ eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback)
     return exc;
 }
 
+/* -1: exception; the task itself gets exc that way. */
+static int
+task_kill_with(EgTask *self, PyObject *exc)
+{
+    if (self->state == EG_NEW || self->state == EG_STARTED)
+        eg_task_end_unrun(self, exc);
+    else if (self->state == EG_RUNNING && self->hub == eg_hub_here && eg_hub_here
+             && eg_hub_task(self->hub) == self) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        return -1;
+    } else
+        eg_wait_throw(self, exc);
+    return 0;
+}
+
+int
+eg_task_kill(EgTask *self, PyObject *reason)
+{
+    if (self->state == EG_ENDED)
+        return 0;
+    PyObject *exc = reason ? PyObject_CallOneArg(eg_state->task_exit, reason)
+                           : PyObject_CallNoArgs(eg_state->task_exit);
+    int status = exc ? task_kill_with(self, exc) : -1;
+    Py_XDECREF(exc);
+    return status;
+}
+
 PyDoc_STRVAR(task_kill_doc,
-"kill($self, /, typ=None, value=None, tb=None)\n"
+"kill($self, /, typ=None, value=None, tb=None, *, reason=None)\n"
 "--\n"
 "\n"
-"Raise an exception, TaskExit if none is given, in the task where it waits, or at its\n"
-"next wait; do not wait for it.\n"
+"Raise an exception, TaskExit(reason) if none is given, in the task where it waits, or at\n"
+"its next wait; do not wait for it.\n"
 "\n"
 "A task that has not run yet never will, and one that has ended stays as it is. Called by\n"
 "the task itself, it raises at once. May be called from any thread.");
@@ -529,29 +612,26 @@ PyDoc_STRVAR(task_kill_doc,
 static PyObject *
 task_kill(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"typ", "value", "tb", NULL};
+    static char *names[] = {"typ", "value", "tb", "reason", NULL};
     EgTask *self = (EgTask *)op;
-    PyObject *type = Py_None, *value = NULL, *traceback = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:kill", names, &type, &value, &traceback))
+    PyObject *type = Py_None, *value = NULL, *traceback = NULL, *reason = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO$O:kill", names, &type, &value, &traceback,
+                                     &reason))
         return NULL;
-    if (self->state == EG_ENDED)
-        Py_RETURN_NONE;
+    if (reason != Py_None && type != Py_None) {
+        PyErr_SetString(PyExc_TypeError,
+                        "a reason goes into a TaskExit, not into another exception");
+        return NULL;
+    }
+    int status = 0;
     if (type == Py_None)
-        type = eg_state->task_exit;
-    PyObject *exc = eg_task_make_exception(type, value, traceback);
-    if (!exc)
-        return NULL;
-    if (self->state == EG_NEW || self->state == EG_STARTED)
-        eg_task_end_unrun(self, exc);
-    else if (self->state == EG_RUNNING && self->hub == eg_hub_here && eg_hub_here
-             && eg_hub_task(self->hub) == self) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-        return NULL;
-    } else
-        eg_wait_throw(self, exc);
-    Py_DECREF(exc);
-    Py_RETURN_NONE;
+        status = eg_task_kill(self, reason == Py_None ? NULL : reason);
+    else if (self->state != EG_ENDED) {
+        PyObject *exc = eg_task_make_exception(type, value, traceback);
+        status = exc ? task_kill_with(self, exc) : -1;
+        Py_XDECREF(exc);
+    }
+    return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(task_is_alive_doc,
@@ -566,6 +646,16 @@ task_is_alive(PyObject *op, PyObject *unused)
     (void)unused;
     EgTask *self = (EgTask *)op;
     return PyBool_FromLong(self->state != EG_NEW && self->state != EG_ENDED);
+}
+
+uint64_t
+eg_task_identity(void)
+{
+    EgHub *hub = eg_hub_here;
+    EgTask *task = hub ? eg_hub_task(hub) : NULL;
+    if (EG_LIKELY(task))
+        return (uint64_t)task->number << 3 | (uint64_t)(task->role + 1);
+    return PyThreadState_GetID(PyThreadState_Get()) << 3 | (hub ? 6 : 7);
 }
 
 PyDoc_STRVAR(task_current_doc,
@@ -754,9 +844,14 @@ task_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->result);
     Py_VISIT(self->thrown);
+    Py_VISIT(self->held);
+    Py_VISIT(self->group);
     Py_VISIT(self->wait.value);
     Py_VISIT(self->tstate_lock);
     Py_VISIT(self->dict);
+    for (EgDone *done = task_next_done(self->joiners.first); done;
+         done = task_next_done(done->bell.link.next))
+        Py_VISIT(done->handler);
     return eg_thread_kept_visit(&self->kept, visit, arg);
 }
 
@@ -774,8 +869,16 @@ task_clear(PyObject *op)
     task_drop_context(context);
     Py_CLEAR(self->result);
     Py_CLEAR(self->thrown);
+    Py_CLEAR(self->held);
+    Py_CLEAR(self->group);
     Py_CLEAR(self->wait.value);
     Py_CLEAR(self->tstate_lock);
+    EgDone *done;
+    while ((done = task_next_done(self->joiners.first))) { /* it was never started */
+        eg_queue_remove(&done->bell.link);
+        Py_DECREF(done->handler);
+        PyMem_Free(done);
+    }
     eg_thread_kept_clear(&self->kept);
     Py_CLEAR(self->dict);
     return 0;
@@ -818,6 +921,7 @@ static PyMethodDef task_methods[] = {
     {"run", task_run, METH_NOARGS, task_run_doc},
     {"join", EG_METHOD(task_join), METH_FASTCALL | METH_KEYWORDS, task_join_doc},
     {"result", EG_METHOD(task_result), METH_FASTCALL | METH_KEYWORDS, task_result_doc},
+    {"add_done_callback", task_add_done_callback, METH_O, task_add_done_callback_doc},
     {"kill", EG_METHOD(task_kill), METH_VARARGS | METH_KEYWORDS, task_kill_doc},
     {"is_alive", task_is_alive, METH_NOARGS, task_is_alive_doc},
     {"switch", task_switch, METH_VARARGS, task_switch_doc},
@@ -878,35 +982,42 @@ const char eg_task_spawn_doc[] =
     "The task runs in a copy of the current context (see contextvars). Raise RuntimeError\n"
     "in a thread without an event loop.";
 
-PyObject *
-eg_task_spawn_method(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+EgTask *
+eg_task_make(PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    (void)module;
     if (n < 1 || !PyCallable_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "spawn() needs a callable to run");
         return NULL;
     }
     EgHub *hub = eg_hub_get();
-    if (!hub)
+    EgTask *self = hub ? task_alloc(eg_state->task_type, hub, EG_TASK) : NULL;
+    if (!self)
         return NULL;
-    PyObject *tuple = NULL, *dict = NULL, *task = NULL;
-    if (n > 1) {
-        if (!(tuple = PyTuple_New(n - 1)))
-            goto done;
-        for (Py_ssize_t i = 1; i < n; i++)
-            PyTuple_SET_ITEM(tuple, i - 1, Py_NewRef(args[i]));
-    }
+    self->target = Py_NewRef(args[0]);
+    self->args = n > 1 ? PyTuple_New(n - 1) : Py_NewRef(eg_state->empty_tuple);
     Py_ssize_t nkw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
-    if (nkw && !(dict = PyDict_New()))
-        goto done;
+    if (!self->args || (nkw && !(self->kwargs = PyDict_New()))) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    for (Py_ssize_t i = 1; i < n; i++)
+        PyTuple_SET_ITEM(self->args, i - 1, Py_NewRef(args[i]));
     for (Py_ssize_t i = 0; i < nkw; i++)
-        if (PyDict_SetItem(dict, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
-            goto done;
-    task = eg_task_spawn(hub, args[0], tuple, dict);
-done:
-    Py_XDECREF(tuple);
-    Py_XDECREF(dict);
-    return task;
+        if (PyDict_SetItem(self->kwargs, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+    return self;
+}
+
+PyObject *
+eg_task_spawn_method(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    (void)module;
+    EgTask *task = eg_task_make(args, n, kwnames);
+    if (task && eg_task_start(task) < 0)
+        Py_CLEAR(task);
+    return (PyObject *)task;
 }
 
 static const EgWaitKind task_sleep_kind = {"sleep", NULL};

@@ -19,15 +19,23 @@
 void
 eg_queue_add(EgQueue *queue, EgLink *link, EgTask *task)
 {
+    EgLink *first = queue->first;
     link->task = task;
     link->queue = queue;
     link->next = NULL;
-    link->prev = queue->last;
-    if (queue->last)
-        queue->last->next = link;
-    else
-        queue->first = link;
-    queue->last = link;
+    if (first) {
+        link->prev = first->prev; /* the last one */
+        first->prev->next = link;
+        first->prev = link;
+    } else
+        queue->first = link->prev = link;
+}
+
+void
+eg_queue_add_bell(EgQueue *queue, EgBell *bell, void (*ring)(EgBell *))
+{
+    bell->ring = ring;
+    eg_queue_add(queue, &bell->link, NULL);
 }
 
 void
@@ -36,24 +44,29 @@ eg_queue_remove(EgLink *link)
     EgQueue *queue = link->queue;
     if (!queue)
         return;
-    if (link->prev)
+    if (link != queue->first)
         link->prev->next = link->next;
-    else
-        queue->first = link->next;
     if (link->next)
         link->next->prev = link->prev;
     else
-        queue->last = link->prev;
+        queue->first->prev = link->prev;
+    if (link == queue->first)
+        queue->first = link->next;
     link->queue = NULL;
 }
 
 EgTask *
 eg_queue_peek(EgQueue *queue)
 {
-    /* A link may still be here although another queue has ended its task's wait. */
-    while (queue->first && queue->first->task->wait.outcome != EG_PENDING)
-        eg_queue_remove(queue->first);
-    return queue->first ? queue->first->task : NULL;
+    EgLink *first;
+    while ((first = queue->first)) {
+        if (first->task && first->task->wait.outcome == EG_PENDING)
+            return first->task;
+        eg_queue_remove(first); /* a bell; or another queue has ended its task's wait */
+        if (!first->task)
+            EG_OWNER(first, EgBell, link)->ring(EG_OWNER(first, EgBell, link));
+    }
+    return NULL;
 }
 
 bool
@@ -134,7 +147,7 @@ wait_chain(PyObject *exc, PyObject *before)
 }
 
 bool
-eg_wait_throw(EgTask *task, PyObject *exc)
+eg_wait_interrupt(EgTask *task, PyObject *exc)
 {
     if (task->state == EG_ENDED)
         return false;
@@ -160,6 +173,67 @@ eg_wait_throw(EgTask *task, PyObject *exc)
     return true;
 }
 
+bool
+eg_wait_throw(EgTask *task, PyObject *exc)
+{
+    if (EG_LIKELY(!task->shields) || task->state == EG_ENDED)
+        return eg_wait_interrupt(task, exc);
+    if ((!task->held && !(task->held = PyList_New(0))) || PyList_Append(task->held, exc) < 0)
+        PyErr_WriteUnraisable(exc); /* out of memory */
+    return true;
+}
+
+/* The exception that somebody threw at the task. */
+static void
+wait_raise(EgTask *me)
+{
+    PyObject *exc = me->thrown; /* now ours */
+    me->thrown = NULL;
+    if (me->role == EG_MAIN)
+        eg_hub_main_next(me->hub);
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+}
+
+/* ---- shields: clean-up that must finish ----------------------------------------- */
+int
+eg_shield_enter(EgTask *me)
+{
+    PyObject *exc = me->thrown; /* borrowed from the task */
+    if (exc && me->role == EG_MAIN) {
+        wait_raise(me); /* Ctrl-C, most likely: now, rather than after the clean-up */
+        return -1;
+    }
+    me->shields++;
+    if (exc) {
+        me->thrown = NULL;
+        eg_wait_throw(me, exc); /* later */
+        Py_DECREF(exc);
+    }
+    return 0;
+}
+
+void
+eg_shield_leave(EgTask *me)
+{
+    if (--me->shields || !me->held)
+        return;
+    PyObject *held = me->held; /* ours now */
+    me->held = NULL;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held); i++)
+        eg_wait_throw(me, PyList_GET_ITEM(held, i));
+    Py_DECREF(held);
+}
+
+void
+eg_shield_forget(EgTask *me, PyObject *exc)
+{
+    PyObject *held = me->held; /* borrowed from the task */
+    for (Py_ssize_t i = held ? PyList_GET_SIZE(held) : 0; i-- > 0;)
+        if (PyList_GET_ITEM(held, i) == exc && PyList_SetSlice(held, i, i + 1, NULL) < 0)
+            PyErr_WriteUnraisable(exc); /* out of memory */
+}
+
 /* ---- waiting ------------------------------------------------------------------ */
 /* The task that stands for a thread without a hub; it lives as long as the thread. */
 static EgTask *
@@ -182,18 +256,6 @@ wait_thread_task(void)
     }
     Py_DECREF(here);
     return NULL;
-}
-
-/* The exception that somebody threw at the task. */
-static void
-wait_raise(EgTask *me)
-{
-    PyObject *exc = me->thrown; /* now ours */
-    me->thrown = NULL;
-    if (me->role == EG_MAIN)
-        eg_hub_main_next(me->hub);
-    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    Py_DECREF(exc);
 }
 
 EgTask *
@@ -308,6 +370,44 @@ static const EgWaitKind wait_yield_kind = {"yield", NULL};
 int
 eg_wait_yield(EgTask *me)
 {
+    EgHub *hub = me->hub;
+    if (hub && !hub->ready.first && hub->budget > 1 && eg_clock_ticks() < hub->slice_end) {
+        hub->budget--; /* nobody else is ready, and the loop had its turn lately */
+        return 0;
+    }
     eg_wait_wake(me, NULL, NULL); /* ready at once, behind all that is ready now */
     return eg_wait_park(me, &wait_yield_kind, NULL, EG_FOREVER) < 0 ? -1 : 0;
+}
+
+/* ---- what was handed over, and comes back -------------------------------------------- */
+void
+eg_returned_add(PyObject **list, EgTask *task, PyObject *value)
+{
+    /* Waiters queue in the order in which they came, so that is the order of their values. */
+    PyObject *entry = Py_BuildValue("(KN)", (unsigned long long)task->wait.since, value);
+    if (!entry || (!*list && !(*list = PyList_New(0))))
+        goto lost;
+    Py_ssize_t i = PyList_GET_SIZE(*list);
+    while (i > 0) {
+        PyObject *before = PyTuple_GET_ITEM(PyList_GET_ITEM(*list, i - 1), 0);
+        if (PyLong_AsUnsignedLongLong(before) <= task->wait.since)
+            break;
+        i--;
+    }
+    if (PyList_Insert(*list, i, entry) == 0) {
+        Py_DECREF(entry);
+        return;
+    }
+lost:
+    Py_XDECREF(entry);
+    PyErr_WriteUnraisable(NULL); /* out of memory */
+}
+
+PyObject *
+eg_returned_take(PyObject **list)
+{
+    PyObject *value = Py_NewRef(PyTuple_GET_ITEM(PyList_GET_ITEM(*list, 0), 1));
+    if (PyList_SetSlice(*list, 0, 1, NULL) < 0)
+        Py_CLEAR(value);
+    return value;
 }

@@ -50,7 +50,7 @@ class Framework:
     def version(self) -> str:
         """Import the framework and return its version; ImportError if that cannot be done."""
         module = importlib.import_module(self.module)
-        if self.module == "asyncio":
+        if self.module in ("asyncio", "os"):
             return "standard library"
         try:
             return importlib.metadata.version(self.module)
@@ -67,5 +67,6 @@ FRAMEWORKS = {
         Framework("asyncio", "asyncio", _run_asyncio, adapters="asyncio"),
         Framework("uvloop", "uvloop", _run_uvloop, adapters="asyncio"),
         Framework("greenlet", "greenlet", _run_in_main, adapters="greenlet"),
+        Framework("plain", "os", _run_in_main, adapters="plain"),  # the blocking call itself: a floor
     )
 }

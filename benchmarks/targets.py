@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from frameworks import OURS
 
-__all__ = ["TARGETS", "AtMost", "Faster", "Growth", "Target"]
+__all__ = ["TARGETS", "AtMost", "Faster", "Growth", "Target", "Within"]
 
 # (framework, count) -> the median of the workload's first column; None if it was not measured.
 Median = Callable[[str, int], float | None]
@@ -52,6 +52,23 @@ class Faster(Target):
 
     def __str__(self):
         return f"{self.peer} ≥ {self.times:g} ×"
+
+
+@dataclass(frozen=True)
+class Within(Target):
+    """Evergreen's median is at most *times* that of the peer, a floor."""
+
+    floor: str
+    times: float
+
+    def figure(self, median, counts):
+        return _ratio(median(OURS, counts[-1]), median(self.floor, counts[-1]))
+
+    def met(self, figure):
+        return figure <= self.times
+
+    def __str__(self):
+        return f"≤ {self.times:g} × {self.floor}"
 
 
 @dataclass(frozen=True)
@@ -102,8 +119,23 @@ TARGETS: tuple[Target, ...] = (
     Faster("sleepers", "gevent", 3),
     Faster("kill", "gevent", 2),
     Faster("call_soon", "gevent", 3),
+    Faster("lock", "gevent", 1.8),
+    Faster("semaphore", "gevent", 1.8),
+    Faster("lock100", "gevent", 6),
+    Faster("queue", "gevent", 1.5),
+    Faster("queue1", "gevent", 10),
+    Faster("ring", "gevent", 8),
+    Faster("event", "gevent", 6),
+    Faster("event", "asyncio", 0.8),
+    Faster("timeout", "gevent", 6),
+    Faster("local", "gevent", 2),
+    Faster("local", "asyncio", 0.9),
+    Growth("waiters", 1.5),
     AtMost("memory", 3.6, "KB"),
     Growth("growth", 1.3),
     AtMost("latency_timer", 2, "ms"),
     AtMost("latency_socket", 2, "ms"),
+    Within("read4k", "plain", 3),
+    Faster("name", "gevent", 1.2),
+    Within("child", "plain", 1.3),
 )

@@ -30,32 +30,51 @@ from typing import Any, ParamSpec, TypeVar
 from evergreen import _policy
 from evergreen._evergreen_c import (
     Channel,
+    ChannelClosed,
     Deadlock,
     EventLoop,
     Handler,
     Task,
     TaskExit,
+    TaskGroup,
     Timer,
+    fail_after,
     loop_here,
+    move_on_after,
+    shield,
     sleep,
     spawn,
 )
+from evergreen._offload import lane_limit, offload, offload_to
+from evergreen._signals import signals
+from evergreen._waiting import iwait, wait
 
 __all__ = [
     "Channel",
+    "ChannelClosed",
     "Deadlock",
     "EventLoop",
     "Handler",
     "Task",
     "TaskExit",
+    "TaskGroup",
     "Timer",
     "__version__",
     "current",
+    "fail_after",
     "fork",
+    "iwait",
+    "lane_limit",
+    "move_on_after",
+    "offload",
+    "offload_to",
     "run",
+    "shield",
+    "signals",
     "sleep",
     "spawn",
     "task",
+    "wait",
 ]
 
 __version__ = "0.3.0.dev0"

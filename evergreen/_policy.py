@@ -7,6 +7,7 @@ here is public.  None of it runs on a hot path.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -227,11 +229,113 @@ def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Map
     return _threads.dns.run(fn, args, kwargs or {})
 
 
+def wait_for_child(idtype: int, ident: int, options: int) -> None:
+    """Wait until `os.waitid` with these arguments would find a child; take it from nobody."""
+    try:
+        _threads.slow.run(_waitid, (idtype, ident, options | os.WEXITED | os.WNOWAIT), {})
+    except ChildProcessError:
+        pass  # the caller finds out by itself
+
+
+_waitid = core.patch_native("posix", "waitid")
+
+
+def wait_for_flock(fd: Any, operation: int) -> None:
+    """`fcntl.flock` in a native thread; who is killed while waiting gets no lock."""
+    # On a copy, which is the same lock: the number may mean another file before this one is locked.
+    copy = os.dup(fd if isinstance(fd, int) else fd.fileno())
+    _wait_for_lock(
+        partial(_flock, copy, operation), partial(_flock, copy, fcntl.LOCK_UN), partial(os.close, copy)
+    )
+
+
+def wait_for_fcntl_lockf(fd: Any, operation: int, *rest: int) -> None:
+    """`fcntl.lockf` in the same way; closing a copy would give up all locks of the file."""
+    number = fd if isinstance(fd, int) else fd.fileno()
+    lock, unlock = (partial(_fcntl_lockf, number, what, *rest) for what in (operation, fcntl.LOCK_UN))
+    _wait_for_lock(lock, unlock, lambda: None)
+
+
+def wait_for_lockf(fd: int, command: int, length: int) -> None:
+    """`os.lockf` in the same way."""
+    lock, unlock = (partial(_lockf, fd, what, length) for what in (command, os.F_ULOCK))
+    _wait_for_lock(lock, unlock, lambda: None)
+
+
+_flock = core.patch_native("fcntl", "flock")
+_fcntl_lockf = core.patch_native("fcntl", "lockf")
+_lockf = core.patch_native("posix", "lockf")
+
+
+def wait_for_semaphore(owner: object, handle: int, timeout: float | None) -> bool:
+    """Take a unit of the ``sem_t`` at *handle*, which lives as long as *owner*; False: not in time."""
+    wait, post = partial(core.semaphore_wait, handle, 0.2), partial(core.semaphore_post, handle)
+    return _wait_for_lock(wait, post, lambda: owner, timeout)
+
+
+def _wait_for_lock(
+    lock: Callable[[], Any],
+    unlock: Callable[[], Any],
+    close: Callable[[], Any],
+    timeout: float | None = None,
+) -> bool:
+    """Call lock() in a native thread, again while it returns False; return whether it was in time.
+
+    If the wait for it is cut short, unlock() is called as soon as it returns; close() is called last.
+    """
+    undecided = [True]  # whether somebody waits when it returns: pop() decides, for both sides
+    taken = False
+
+    def decide() -> bool:
+        try:
+            return undecided.pop()
+        except IndexError:
+            return False
+
+    def work() -> None:
+        nonlocal taken
+        try:
+            while undecided and not taken:
+                taken = lock() is not False
+        finally:
+            if not decide():  # nobody waits any more
+                if taken:
+                    unlock()
+                close()
+
+    call = _threads.slow.submit(work, (), {})
+    in_time = True
+    try:
+        if not call._done.wait(timeout):
+            in_time = not (call.cancel() or decide())
+            if not in_time:
+                return False
+        call.get()
+    except BaseException:
+        if call.cancel() or not decide():
+            if taken:
+                unlock()
+            close()
+        raise
+    close()
+    return True
+
+
 def forget_thread(ident: int) -> None:
     """Drop the stand-in that `threading` made for a task that asked which thread it is."""
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     if isinstance(thread, threading._DummyThread):
         threading._active.pop(ident, None)  # type: ignore[attr-defined]
+
+
+# ---- files -----------------------------------------------------------------------------------------
+
+
+def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
+    """What `evergreen.io.fs.scandir` returns, of (name, libuv's type)."""
+    from evergreen.io.fs import DirEntry, Entries
+
+    return Entries([DirEntry(folder, name, kind) for name, kind in found])
 
 
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""Native threads for calls that block, in lanes.
+"""Native threads for calls of Python functions that block, in lanes.
 
 A lane is a bounded set of native threads with a queue of calls; it starts threads as they are
 needed and lets them end when idle.  Work of one kind cannot starve another: the resolver has a
 lane of its own.  The threads are native whatever is patched, because everything here is taken from
-the unpatched functions.
+the unpatched functions.  (System calls of the core have lanes of their own, whose threads know no
+Python: ``_evergreen_c/work.c``.)
 """
 
 from __future__ import annotations
@@ -100,14 +101,20 @@ class Lane:
         call = Call(fn, args, kwargs)
         self._waiting -= 1
         self._calls.put(call)
-        if self._waiting < 0 and self._threads < self.limit:
+        if self._waiting < 0 and (self._threads < self.limit or _get_ident() in _workers):
             self._threads += 1
             self._waiting += 1
             start_native_thread(self._work, ())
         return call
 
     def run(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Make the call in a native thread and wait; killed before it began, it is not made."""
+        """Make the call in a native thread and wait; killed before it began, it is not made.
+
+        A call from within another's thread is made there and then, or, if that thread has a loop of its
+        own, may start a thread over the limit: those of the lane may all be waiting for it.
+        """
+        if _get_ident() in _workers and core.loop_here() is None:
+            return fn(*args, **kwargs)
         call = self.submit(fn, args, kwargs)
         try:
             return call.get()
@@ -119,6 +126,7 @@ class Lane:
 
     def _work(self) -> None:
         core.count_pool_thread(1)
+        _workers.add(_get_ident())
         calls = self._calls
         try:
             while True:
@@ -134,16 +142,24 @@ class Lane:
         finally:
             self._threads -= 1
             self._waiting -= 1
+            _workers.discard(_get_ident())
             core.count_pool_thread(-1)
 
 
 start_native_thread = core.patch_native("_thread", "start_new_thread")
 
+_get_ident: Callable[[], int] = core.patch_native("_thread", "get_ident")
+_workers: set[int] = set()  # the identities of all lanes' threads
+
 dns = Lane("dns", 16)
+file = Lane("file", 16)
 user = Lane("user", 32)
+slow = Lane("slow", 1000)  # waits without end: for children, and for locks of other processes
+lanes = {lane.name: lane for lane in (dns, file, user)}
 
 
 def after_fork_in_child() -> None:
     """The parent's threads and calls are not the child's."""
-    for lane in (dns, user):
+    _workers.clear()
+    for lane in (*lanes.values(), slow):
         lane.reset()

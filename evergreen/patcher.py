@@ -32,6 +32,18 @@ _GROUPS = {
     "threading": "thread",
     "_queue": "thread",
     "queue": "thread",
+    "os": "os",
+    "posix": "os",
+    "fcntl": "os",
+    "subprocess": "os",
+    "io": "os",
+    "_io": "os",
+    "asyncio": "asyncio",
+    "_asyncio": "asyncio",
+    "ssl": "ssl",
+    "_ssl": "ssl",
+    "multiprocessing": "multiprocessing",
+    "_multiprocessing": "multiprocessing",
 }
 
 

@@ -26,7 +26,7 @@ def hub():
         gc.collect()  # reports tasks that failed without anybody knowing
         assert not reported
         stats = loop.stats()
-        left = {name: stats[name] for name in ("tasks", "timers", "descriptors", "pins", "ready")}
+        left = {name: stats[name] for name in ("tasks", "timers", "descriptors", "streams", "pins", "ready")}
         assert not any(left.values()), f"left in the loop: {left} {loop.tasks()}"
     finally:
         loop.excepthook = None

@@ -1,11 +1,11 @@
-"""CPython's own tests of locks, with the primitives of `threading` and tasks for threads."""
+"""CPython's own tests of locks, with the primitives of `threading` and with ours, and tasks for threads."""
 
 import threading
 
 import pytest
 
 import evergreen
-from evergreen import patcher
+from evergreen import event, locks, patcher
 
 reason = "this interpreter comes without CPython's `test` package"
 lock_tests = pytest.importorskip("test.lock_tests", reason=reason)
@@ -64,3 +64,36 @@ class TestBoundedSemaphore(lock_tests.BoundedSemaphoreTests):
 
 class TestBarrier(lock_tests.BarrierTests):
     barriertype = staticmethod(threading.Barrier)
+
+
+class TestOurLock(lock_tests.LockTests):
+    locktype = staticmethod(locks.Lock)
+
+
+class TestOurRLock(lock_tests.RLockTests):
+    locktype = staticmethod(locks.RLock)
+
+
+class TestOurEvent(lock_tests.EventTests):
+    eventtype = staticmethod(event.Event)
+    test_at_fork_reinit = None  # of what a threading.Event is made of
+
+
+class TestOurConditionAsRLock(lock_tests.RLockTests):
+    locktype = staticmethod(locks.Condition)
+
+
+class TestOurCondition(lock_tests.ConditionTests):
+    condtype = staticmethod(locks.Condition)
+
+
+class TestOurSemaphore(lock_tests.SemaphoreTests):
+    semtype = staticmethod(locks.Semaphore)
+
+
+class TestOurBoundedSemaphore(lock_tests.BoundedSemaphoreTests):
+    semtype = staticmethod(locks.BoundedSemaphore)
+
+
+class TestOurBarrier(lock_tests.BarrierTests):
+    barriertype = staticmethod(locks.Barrier)

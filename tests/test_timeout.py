@@ -127,9 +127,9 @@ def test_two_that_pass_while_the_task_computes_both_go_off(hub):
     ended = []
 
     def work():
-        with Timeout(0.002, False):
+        with Timeout(0.02, False):
             with Timeout(0.001, False):
-                pass_time(0.005)
+                pass_time(0.03)
                 sleep(100)
             ended.append("inner")
             sleep(100)

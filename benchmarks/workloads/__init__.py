@@ -25,10 +25,18 @@ MODULES = (
     "sleepers",
     "kill",
     "call_soon",
+    "locks",
+    "queues",
+    "ring",
+    "events",
+    "timeouts",
+    "locals",
+    "waiters",
     "memory",
     "growth",
     "latency_timer",
     "latency_socket",
+    "blocking",
 )
 
 

@@ -1,0 +1,667 @@
+/* condition.c: Condition and Barrier, with the interfaces of module threading.
+ *
+ * A waiter of a condition gives up the lock, and has it again whatever ends its wait: an
+ * exception that hits it while it waits for the lock is raised once it has it.  A notification
+ * that was given to a task which is then killed goes to the next one.
+ *
+ * A barrier needs no generations: its last party wakes the others, each with the place it had
+ * come to, and whoever comes next belongs to the next round.
+ */
+#include "evergreen.h"
+
+#include <structmember.h>
+
+/* ---- Condition: the lock ------------------------------------------------------------ */
+typedef struct {
+    PyObject_HEAD
+    EgQueue waiters;
+    PyObject *lock; /* strong: ours, or anything with acquire() and release() */
+    PyObject *weakrefs;
+} EgCondition;
+
+static PyObject *
+condition_call(EgCondition *self, const char *method, PyObject *arg)
+{
+    return PyObject_CallMethod(self->lock, method, arg ? "O" : NULL, arg);
+}
+
+static bool
+condition_lock_has(EgCondition *self, const char *method)
+{
+    PyObject *found = PyObject_GetAttrString(self->lock, method);
+    PyErr_Clear();
+    Py_XDECREF(found);
+    return found != NULL;
+}
+
+/* 1: the caller holds the lock; 0: not; -1: exception. */
+static int
+condition_held(EgCondition *self)
+{
+    if (eg_lock_is_ours(self->lock))
+        return eg_lock_held(self->lock);
+    bool asks = condition_lock_has(self, "_is_owned");
+    PyObject *answer =
+        asks ? condition_call(self, "_is_owned", NULL) : condition_call(self, "acquire", Py_False);
+    int status = answer ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    if (status < 0 || asks)
+        return status;
+    if (status) { /* it was free: we have it now */
+        PyObject *result = condition_call(self, "release", NULL);
+        if (!result)
+            return -1;
+        Py_DECREF(result);
+    }
+    return !status;
+}
+
+static int
+condition_check(EgCondition *self, const char *text)
+{
+    int held = condition_held(self);
+    if (held == 0)
+        PyErr_SetString(PyExc_RuntimeError, text);
+    return held > 0 ? 0 : -1;
+}
+
+/* What eg_lock_retake() and friends do for our own locks; new: what condition_retake() needs. */
+static PyObject *
+condition_let_go(EgCondition *self)
+{
+    if (eg_lock_is_ours(self->lock))
+        return PyLong_FromSsize_t(eg_lock_let_go(self->lock));
+    return condition_call(
+        self, condition_lock_has(self, "_release_save") ? "_release_save" : "release", NULL);
+}
+
+/* With or without an exception set; keeps it. Steals state. */
+static int
+condition_retake(EgCondition *self, PyObject *state)
+{
+    PyObject *type, *value, *traceback;
+    int status = 0;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (eg_lock_is_ours(self->lock))
+        status = eg_lock_retake(self->lock, PyLong_AsSsize_t(state));
+    else {
+        EgHub *hub = eg_hub_here;
+        EgTask *me = hub ? eg_hub_task(hub) : NULL;
+        if (me)
+            me->shields++; /* not eg_shield_enter(): nothing may be raised before */
+        PyObject *result = condition_lock_has(self, "_acquire_restore")
+                               ? condition_call(self, "_acquire_restore", state)
+                               : condition_call(self, "acquire", NULL);
+        if (!result)
+            status = -1;
+        Py_XDECREF(result);
+        if (me)
+            eg_shield_leave(me);
+    }
+    Py_DECREF(state);
+    if (status == 0)
+        PyErr_Restore(type, value, traceback);
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return status;
+}
+
+/* ---- Condition: methods ------------------------------------------------------------------- */
+static void
+condition_give_back(EgTask *task)
+{
+    eg_queue_wake(&((EgCondition *)task->wait.object)->waiters, NULL);
+}
+
+static const EgWaitKind condition_kind = {"condition", condition_give_back};
+
+/* 1: notified; 0: not in time; -1: exception. The lock is held, before and after. */
+static int
+condition_park(EgCondition *self, uint64_t deadline)
+{
+    if (condition_check(self, "cannot wait on un-acquired lock") < 0)
+        return -1;
+    EgTask *me = eg_wait_begin();
+    PyObject *state = me ? condition_let_go(self) : NULL;
+    if (!state)
+        return -1;
+    int status = -1;
+    if ((me = eg_wait_begin())) { /* anew: a lock of somebody else's may have waited */
+        eg_wait_join(me, &self->waiters);
+        status = eg_wait_park(me, &condition_kind, (PyObject *)self, deadline);
+    }
+    return condition_retake(self, state) < 0 ? -1 : status;
+}
+
+PyDoc_STRVAR(condition_wait_doc,
+"wait($self, /, timeout=None)\n"
+"--\n"
+"\n"
+"Give up the lock, wait for a notification, timeout seconds at most, and take the lock\n"
+"again; return whether there was one.\n"
+"\n"
+"Raise RuntimeError if the caller does not hold the lock.");
+
+static PyObject *
+condition_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout"};
+    PyObject *timeout = NULL;
+    uint64_t deadline;
+    if (eg_parse("wait", names, 1, 0, args, n, kwnames, &timeout) < 0
+        || eg_clock_deadline(timeout, &deadline) < 0)
+        return NULL;
+    int status = condition_park((EgCondition *)op, deadline);
+    return status < 0 ? NULL : PyBool_FromLong(status);
+}
+
+PyDoc_STRVAR(condition_wait_for_doc,
+"wait_for($self, /, predicate, timeout=None)\n"
+"--\n"
+"\n"
+"Wait until predicate() is true, timeout seconds at most; return what it returned last.");
+
+static PyObject *
+condition_wait_for(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    static const char *const names[] = {"predicate", "timeout"};
+    PyObject *values[2] = {NULL, NULL};
+    uint64_t deadline;
+    if (eg_parse("wait_for", names, 2, 1, args, n, kwnames, values) < 0
+        || eg_clock_deadline(values[1], &deadline) < 0)
+        return NULL;
+    for (int waited = 1;;) {
+        PyObject *answer = PyObject_CallNoArgs(values[0]);
+        int truth = answer ? PyObject_IsTrue(answer) : -1;
+        if (truth == 0 && waited > 0)
+            waited = condition_park((EgCondition *)op, deadline);
+        else if (truth >= 0)
+            return answer;
+        else
+            waited = -1;
+        Py_XDECREF(answer);
+        if (waited < 0)
+            return NULL;
+    }
+}
+
+PyDoc_STRVAR(condition_notify_doc,
+"notify($self, /, n=1)\n"
+"--\n"
+"\n"
+"Wake the n longest waiters; they go on when they have the lock.\n"
+"\n"
+"Raise RuntimeError if the caller does not hold the lock.");
+
+static PyObject *
+condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"n"};
+    EgCondition *self = (EgCondition *)op;
+    PyObject *number = NULL;
+    if (eg_parse("notify", names, 1, 0, args, nargs, kwnames, &number) < 0)
+        return NULL;
+    Py_ssize_t n = number ? PyNumber_AsSsize_t(number, PyExc_OverflowError) : 1;
+    if ((n == -1 && PyErr_Occurred())
+        || condition_check(self, "cannot notify on un-acquired lock") < 0)
+        return NULL;
+    while (n-- > 0 && eg_queue_wake(&self->waiters, NULL))
+        continue;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(condition_notify_all_doc,
+"notify_all($self, /)\n"
+"--\n"
+"\n"
+"Wake all waiters; they go on one after the other, as each gets the lock.\n"
+"\n"
+"Raise RuntimeError if the caller does not hold the lock.");
+
+static PyObject *
+condition_notify_all(PyObject *op, PyObject *unused)
+{
+    EgCondition *self = (EgCondition *)op;
+    (void)unused;
+    if (condition_check(self, "cannot notify on un-acquired lock") < 0)
+        return NULL;
+    eg_queue_wake_all(&self->waiters);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+condition_enter(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    return PyObject_CallMethod(((EgCondition *)op)->lock, "__enter__", NULL);
+}
+
+static PyObject *
+condition_exit(PyObject *op, PyObject *args)
+{
+    PyObject *method = PyObject_GetAttrString(((EgCondition *)op)->lock, "__exit__");
+    PyObject *result = method ? PyObject_Call(method, args, NULL) : NULL;
+    Py_XDECREF(method);
+    return result;
+}
+
+static PyObject *
+condition_at_fork_reinit(PyObject *op, PyObject *unused)
+{
+    EgCondition *self = (EgCondition *)op;
+    (void)unused;
+    self->waiters.first = NULL;
+    return condition_call(self, "_at_fork_reinit", NULL);
+}
+
+/* ---- Condition: the type --------------------------------------------------------------------- */
+/* acquire(), release(), and what else one wants of the lock. */
+static PyObject *
+condition_getattro(PyObject *op, PyObject *name)
+{
+    PyObject *found = PyObject_GenericGetAttr(op, name);
+    EgCondition *self = (EgCondition *)op;
+    if (found || !self->lock || !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return found;
+    static const char *const passed_on[] = {"acquire",         "release",       "locked",
+                                            "_is_owned",       "_release_save", "_acquire_restore",
+                                            "_recursion_count"};
+    for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
+        if (PyUnicode_CompareWithASCIIString(name, passed_on[i]) == 0) {
+            PyErr_Clear();
+            return PyObject_GetAttr(self->lock, name);
+        }
+    return NULL;
+}
+
+static int
+condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"lock", NULL};
+    EgCondition *self = (EgCondition *)op;
+    PyObject *lock = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Condition", names, &lock))
+        return -1;
+    lock =
+        lock == Py_None ? PyObject_CallNoArgs((PyObject *)eg_state->rlock_type) : Py_NewRef(lock);
+    if (!lock)
+        return -1;
+    Py_XSETREF(self->lock, lock);
+    return 0;
+}
+
+static PyObject *
+condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args;
+    (void)kwargs;
+    EgCondition *self = (EgCondition *)type->tp_alloc(type, 0);
+    if (self && !(self->lock = PyObject_CallNoArgs((PyObject *)eg_state->rlock_type)))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static PyObject *
+condition_repr(PyObject *op)
+{
+    Py_ssize_t waiting = 0;
+    for (EgLink *link = ((EgCondition *)op)->waiters.first; link; link = link->next)
+        waiting++;
+    return PyUnicode_FromFormat("<evergreen.Condition(%R, %zd)>", ((EgCondition *)op)->lock,
+                                waiting);
+}
+
+static int
+condition_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((EgCondition *)op)->lock);
+    return 0;
+}
+
+static int
+condition_clear(PyObject *op)
+{
+    Py_CLEAR(((EgCondition *)op)->lock);
+    return 0;
+}
+
+static void
+condition_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (((EgCondition *)op)->weakrefs)
+        PyObject_ClearWeakRefs(op);
+    condition_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef condition_methods[] = {
+    {"wait", EG_METHOD(condition_wait), METH_FASTCALL | METH_KEYWORDS, condition_wait_doc},
+    {"wait_for", EG_METHOD(condition_wait_for), METH_FASTCALL | METH_KEYWORDS,
+     condition_wait_for_doc},
+    {"notify", EG_METHOD(condition_notify), METH_FASTCALL | METH_KEYWORDS, condition_notify_doc},
+    {"notify_all", condition_notify_all, METH_NOARGS, condition_notify_all_doc},
+    {"__enter__", condition_enter, METH_NOARGS, NULL},
+    {"__exit__", condition_exit, METH_VARARGS, NULL},
+    {"_at_fork_reinit", condition_at_fork_reinit, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef condition_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EgCondition, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(condition_doc,
+"Condition(lock=None)\n"
+"--\n"
+"\n"
+"A lock, an RLock if none is given, and those who wait for what it guards to change.\n"
+"\n"
+"acquire() and release() are the lock's.");
+
+static PyType_Slot condition_slots[] = {
+    {Py_tp_doc, (void *)condition_doc},
+    {Py_tp_new, condition_new},
+    {Py_tp_init, condition_init},
+    {Py_tp_traverse, condition_traverse},
+    {Py_tp_clear, condition_clear},
+    {Py_tp_dealloc, condition_dealloc},
+    {Py_tp_repr, condition_repr},
+    {Py_tp_getattro, condition_getattro},
+    {Py_tp_methods, condition_methods},
+    {Py_tp_members, condition_members},
+    {0, NULL},
+};
+
+PyType_Spec eg_condition_spec = {
+    .name = "evergreen.locks.Condition",
+    .basicsize = sizeof(EgCondition),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = condition_slots,
+};
+
+/* ---- Barrier --------------------------------------------------------------------------------- */
+typedef struct {
+    PyObject_HEAD
+    EgQueue waiters;
+    EgQueue late; /* who came while the action ran: it is for the next round */
+    Py_ssize_t parties;
+    Py_ssize_t count;  /* how many have come in this round */
+    PyObject *action;  /* strong; NULL: none */
+    PyObject *timeout; /* strong; the default of wait(); NULL: none */
+    PyObject *weakrefs;
+    bool broken;
+    bool opening; /* the action runs */
+} EgBarrier;
+
+/* A woken party finds its place in wait.value, or None if the barrier broke. */
+static void
+barrier_give_back(EgTask *task)
+{
+    Py_CLEAR(task->wait.value); /* an int or None: no finaliser runs */
+}
+
+static const EgWaitKind barrier_kind = {"barrier", barrier_give_back};
+static const EgWaitKind barrier_late_kind = {"barrier", NULL};
+
+static void
+barrier_break(EgBarrier *self, bool broken)
+{
+    self->broken = broken;
+    self->count = 0;
+    while (eg_queue_wake(&self->waiters, Py_NewRef(Py_None)))
+        continue;
+}
+
+static PyObject *
+barrier_raise_broken(void)
+{
+    PyErr_SetNone(eg_state->broken_barrier);
+    return NULL;
+}
+
+/* The last one has come. */
+static PyObject *
+barrier_open(EgBarrier *self)
+{
+    PyObject *place = PyLong_FromSsize_t(self->parties - 1);
+    if (place && self->action) {
+        self->opening = true;
+        PyObject *result = PyObject_CallNoArgs(self->action);
+        self->opening = false;
+        if (!result)
+            Py_CLEAR(place);
+        Py_XDECREF(result);
+        eg_queue_wake_all(&self->late);
+    }
+    if (!place || self->broken) {
+        barrier_break(self, true);
+        Py_XDECREF(place);
+        return PyErr_Occurred() ? NULL : barrier_raise_broken();
+    }
+    self->count = 0;
+    for (Py_ssize_t i = 0; i < self->parties - 1; i++) {
+        PyObject *value = PyLong_FromSsize_t(i);
+        if (!value || !eg_queue_wake(&self->waiters, value))
+            Py_XDECREF(value);
+    }
+    return place;
+}
+
+PyDoc_STRVAR(barrier_wait_doc,
+"wait($self, /, timeout=None)\n"
+"--\n"
+"\n"
+"Wait until all parties have come; return the caller's place among them, from 0.\n"
+"\n"
+"Raise BrokenBarrierError if the barrier is broken or reset meanwhile, or if it takes\n"
+"longer than timeout seconds, which breaks it for all.");
+
+static PyObject *
+barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout"};
+    EgBarrier *self = (EgBarrier *)op;
+    PyObject *timeout = NULL;
+    uint64_t deadline;
+    if (eg_parse("wait", names, 1, 0, args, n, kwnames, &timeout) < 0
+        || eg_clock_deadline(timeout && timeout != Py_None ? timeout : self->timeout, &deadline)
+               < 0)
+        return NULL;
+    EgTask *me;
+    int status = 1;
+    while (self->opening && status > 0) {
+        if (!(me = eg_wait_begin()))
+            return NULL;
+        eg_wait_join(me, &self->late);
+        status = eg_wait_park(me, &barrier_late_kind, op, deadline);
+    }
+    if (status < 0)
+        return NULL;
+    if (self->broken)
+        return barrier_raise_broken();
+    if (status > 0 && self->count == self->parties - 1)
+        return barrier_open(self);
+    if (status > 0) {
+        if (!(me = eg_wait_begin()))
+            return NULL;
+        self->count++;
+        eg_wait_join(me, &self->waiters);
+        status = eg_wait_park(me, &barrier_kind, op, deadline);
+        if (status <= 0 && me->wait.outcome != EG_WOKEN && self->count > 0)
+            self->count--; /* it left alone */
+    }
+    if (status > 0) {
+        PyObject *place = me->wait.value; /* ours now */
+        me->wait.value = NULL;
+        if (place != Py_None)
+            return place;
+        Py_DECREF(place);
+        return barrier_raise_broken();
+    }
+    if (status == 0) {
+        barrier_break(self, true);
+        barrier_raise_broken();
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(barrier_reset_doc,
+"reset($self, /)\n"
+"--\n"
+"\n"
+"Begin anew; whoever waits gets BrokenBarrierError.");
+
+static PyObject *
+barrier_reset(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    barrier_break((EgBarrier *)op, false);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(barrier_abort_doc,
+"abort($self, /)\n"
+"--\n"
+"\n"
+"Break it: whoever waits, or comes before reset(), gets BrokenBarrierError.");
+
+static PyObject *
+barrier_abort(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    barrier_break((EgBarrier *)op, true);
+    Py_RETURN_NONE;
+}
+
+static int
+barrier_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"parties", "action", "timeout", NULL};
+    EgBarrier *self = (EgBarrier *)op;
+    PyObject *action = Py_None, *timeout = Py_None;
+    Py_ssize_t parties;
+    uint64_t deadline;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|OO:Barrier", names, &parties, &action,
+                                     &timeout)
+        || eg_clock_deadline(timeout, &deadline) < 0)
+        return -1;
+    if (parties < 1) {
+        PyErr_SetString(PyExc_ValueError, "parties must be > 0");
+        return -1;
+    }
+    self->parties = parties;
+    Py_XSETREF(self->action, action == Py_None ? NULL : Py_NewRef(action));
+    Py_XSETREF(self->timeout, timeout == Py_None ? NULL : Py_NewRef(timeout));
+    return 0;
+}
+
+static PyObject *
+barrier_get_parties(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(((EgBarrier *)op)->parties);
+}
+
+static PyObject *
+barrier_get_n_waiting(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(((EgBarrier *)op)->count);
+}
+
+static PyObject *
+barrier_get_broken(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((EgBarrier *)op)->broken);
+}
+
+static PyObject *
+barrier_repr(PyObject *op)
+{
+    EgBarrier *self = (EgBarrier *)op;
+    if (self->broken)
+        return PyUnicode_FromFormat("<evergreen.Barrier at %p: broken>", op);
+    return PyUnicode_FromFormat("<evergreen.Barrier at %p: waiters=%zd/%zd>", op, self->count,
+                                self->parties);
+}
+
+static int
+barrier_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((EgBarrier *)op)->action);
+    Py_VISIT(((EgBarrier *)op)->timeout);
+    return 0;
+}
+
+static int
+barrier_clear(PyObject *op)
+{
+    Py_CLEAR(((EgBarrier *)op)->action);
+    Py_CLEAR(((EgBarrier *)op)->timeout);
+    return 0;
+}
+
+static void
+barrier_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (((EgBarrier *)op)->weakrefs)
+        PyObject_ClearWeakRefs(op);
+    barrier_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef barrier_methods[] = {
+    {"wait", EG_METHOD(barrier_wait), METH_FASTCALL | METH_KEYWORDS, barrier_wait_doc},
+    {"reset", barrier_reset, METH_NOARGS, barrier_reset_doc},
+    {"abort", barrier_abort, METH_NOARGS, barrier_abort_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef barrier_getset[] = {
+    {"parties", barrier_get_parties, NULL, PyDoc_STR("How many it takes to open it."), NULL},
+    {"n_waiting", barrier_get_n_waiting, NULL, PyDoc_STR("How many have come."), NULL},
+    {"broken", barrier_get_broken, NULL, PyDoc_STR("Whether it is broken."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef barrier_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EgBarrier, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(barrier_doc,
+"Barrier(parties, action=None, timeout=None)\n"
+"--\n"
+"\n"
+"A place where a number of tasks or threads wait until all of them have come.\n"
+"\n"
+"The last one calls action() before any goes on; timeout, in seconds, is the default of\n"
+"wait().");
+
+static PyType_Slot barrier_slots[] = {
+    {Py_tp_doc, (void *)barrier_doc},   {Py_tp_init, barrier_init},
+    {Py_tp_traverse, barrier_traverse}, {Py_tp_clear, barrier_clear},
+    {Py_tp_dealloc, barrier_dealloc},   {Py_tp_repr, barrier_repr},
+    {Py_tp_methods, barrier_methods},   {Py_tp_getset, barrier_getset},
+    {Py_tp_members, barrier_members},   {0, NULL},
+};
+
+PyType_Spec eg_barrier_spec = {
+    .name = "evergreen.locks.Barrier",
+    .basicsize = sizeof(EgBarrier),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = barrier_slots,
+};

@@ -1,0 +1,387 @@
+/* group.c: TaskGroup, tasks that end before a block of code does.
+ *
+ * The tasks of a group are linked; task.c says when one ends (eg_group_leave).  The first that
+ * fails has the others killed, and the owner is called out of the block by an exception that
+ * the block's end takes back.  The end waits for all, whatever hits the owner meanwhile, and
+ * raises what the tasks failed with.
+ */
+#include "evergreen.h"
+
+#include <structmember.h>
+
+typedef enum { EG_FRESH, EG_OPEN, EG_CLOSING, EG_CLOSED } EgGroupState;
+
+typedef struct {
+    PyObject_HEAD
+    EgTask *tasks; /* those that have not ended; each holds the group */
+    Py_ssize_t ntasks;
+    EgTask *owner;      /* strong while the block runs */
+    EgQueue waiting;    /* the owner, at the end */
+    PyObject *failures; /* strong: list of exceptions; NULL: none */
+    PyObject *call_out; /* strong: what calls the owner out of the block; NULL: nothing */
+    PyObject *weakrefs;
+    uint16_t shields; /* those around the block */
+    uint8_t state;    /* EgGroupState */
+    bool aborted;
+} EgGroup;
+
+/* ---- ending the tasks ----------------------------------------------------------------- */
+/* Kill every task of the group. -1: exception. */
+static int
+group_kill(EgGroup *self, PyObject *reason)
+{
+    PyObject *tasks = PyList_New(0); /* killing one may end it, and run code */
+    for (EgTask *task = self->tasks; tasks && task; task = task->group_next)
+        if (PyList_Append(tasks, (PyObject *)task) < 0)
+            Py_CLEAR(tasks);
+    int status = tasks ? 0 : -1;
+    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(tasks); i++)
+        status = eg_task_kill((EgTask *)PyList_GET_ITEM(tasks, i), reason);
+    Py_XDECREF(tasks);
+    return status;
+}
+
+static void
+group_abort(EgGroup *self)
+{
+    PyObject *type, *value, *traceback;
+    if (self->aborted)
+        return;
+    self->aborted = true;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *reason = PyUnicode_FromString("its task group failed");
+    if (!reason || group_kill(self, reason) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    EgTask *owner = self->owner;
+    if (reason && self->state == EG_OPEN && owner && owner->state != EG_ENDED) {
+        if (!(self->call_out = PyObject_CallOneArg(eg_state->task_exit, reason)))
+            PyErr_WriteUnraisable((PyObject *)self);
+        else if (owner->shields > self->shields) /* a shield inside the block */
+            eg_wait_throw(owner, self->call_out);
+        else
+            eg_wait_interrupt(owner, self->call_out);
+    }
+    Py_XDECREF(reason);
+    PyErr_Restore(type, value, traceback);
+}
+
+static int
+group_note_failure(EgGroup *self, PyObject *exc)
+{
+    if (!self->failures && !(self->failures = PyList_New(0)))
+        return -1;
+    return PyList_Append(self->failures, exc);
+}
+
+/* Takes the task's reference to the group. */
+void
+eg_group_leave(EgTask *task)
+{
+    EgGroup *self = (EgGroup *)task->group; /* ours now */
+    task->group = NULL;
+    if (task->group_prev)
+        task->group_prev->group_next = task->group_next;
+    else
+        self->tasks = task->group_next;
+    if (task->group_next)
+        task->group_next->group_prev = task->group_prev;
+    task->group_prev = task->group_next = NULL;
+    self->ntasks--;
+    if (task->failed && !task->observed) { /* not a kill, nor for main */
+        task->observed = true;
+        eg_state->unobserved--;
+        if (group_note_failure(self, task->result) < 0)
+            PyErr_WriteUnraisable(task->result);
+        group_abort(self);
+    }
+    if (self->ntasks == 0)
+        eg_queue_wake_all(&self->waiting);
+    Py_DECREF(self);
+}
+
+/* ---- the end of the block ---------------------------------------------------------------- */
+/* An exception that ends the block without being a failure of it: it is for somebody outside. */
+static bool
+group_passes_on(PyObject *exc)
+{
+    return !PyErr_GivenExceptionMatches(exc, PyExc_Exception)
+           && !PyErr_GivenExceptionMatches(exc, PyExc_BaseExceptionGroup);
+}
+
+static const EgWaitKind group_kind = {"task group", NULL};
+
+/* Wait for all tasks; new: what hit the owner meanwhile, or NULL. */
+static PyObject *
+group_wait(EgGroup *self)
+{
+    PyObject *hit = NULL;
+    while (self->ntasks) {
+        EgTask *me = eg_wait_begin();
+        if (me) {
+            eg_wait_join(me, &self->waiting);
+            if (eg_wait_park(me, &group_kind, (PyObject *)self, EG_FOREVER) >= 0)
+                continue;
+        }
+        PyObject *exc = eg_task_take_exception();
+        bool hopeless = PyErr_GivenExceptionMatches(exc, PyExc_RuntimeError);
+        if (hit && hit != exc)
+            PyException_SetContext(exc, hit);
+        else
+            Py_XDECREF(hit);
+        hit = exc;
+        group_abort(self);
+        if (hopeless)
+            break; /* it may not wait here */
+    }
+    return hit;
+}
+
+/* Raise all failures in one; context (borrowed, may be NULL) is what else was under way. */
+static void
+group_raise_failures(EgGroup *self, PyObject *context)
+{
+    PyObject *failures = self->failures; /* ours now */
+    self->failures = NULL;
+    PyObject *group = PyObject_CallFunction(PyExc_BaseExceptionGroup, "sO",
+                                            "unhandled errors in a TaskGroup", failures);
+    Py_DECREF(failures);
+    if (!group)
+        return;
+    if (context)
+        PyException_SetContext(group, Py_NewRef(context));
+    PyErr_SetObject((PyObject *)Py_TYPE(group), group);
+    Py_DECREF(group);
+}
+
+static PyObject *
+group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
+{
+    EgGroup *self = (EgGroup *)op;
+    if (n != 3)
+        return PyErr_Format(PyExc_TypeError, "__exit__() takes 3 arguments (%zd given)", n);
+    if (self->state != EG_OPEN) {
+        PyErr_SetString(PyExc_RuntimeError, "this TaskGroup was not entered");
+        return NULL;
+    }
+    EgTask *owner = self->owner;
+    PyObject *value = args[1] == Py_None ? NULL : args[1]; /* borrowed */
+    self->state = EG_CLOSING;
+    if (self->call_out && owner->thrown == self->call_out)
+        Py_CLEAR(owner->thrown); /* it has not met it */
+    else if (self->call_out && owner->held)
+        eg_shield_forget(owner, self->call_out);
+    bool called_out = value && value == self->call_out;
+    bool passes_on = value && !called_out && group_passes_on(value);
+    if (value && !called_out) {
+        if (!passes_on && group_note_failure(self, value) < 0)
+            PyErr_WriteUnraisable(value);
+        group_abort(self);
+    }
+    PyObject *hit = group_wait(self);
+    self->state = EG_CLOSED;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->call_out);
+    PyObject *result = NULL;
+    if (self->failures)
+        group_raise_failures(self, hit ? hit : passes_on ? value : NULL);
+    else if (hit)
+        PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
+    else
+        result = PyBool_FromLong(called_out);
+    Py_XDECREF(hit);
+    return result;
+}
+
+/* ---- methods ------------------------------------------------------------------------------- */
+static PyObject *
+group_enter(PyObject *op, PyObject *unused)
+{
+    EgGroup *self = (EgGroup *)op;
+    (void)unused;
+    EgHub *hub = eg_hub_get();
+    EgTask *owner = hub ? eg_hub_task(hub) : NULL;
+    if (!owner || self->state != EG_FRESH) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, owner ? "a TaskGroup can be entered only once"
+                                                      : "no task is running that could own it");
+        return NULL;
+    }
+    self->owner = (EgTask *)Py_NewRef(owner);
+    self->shields = owner->shields;
+    self->state = EG_OPEN;
+    return Py_NewRef(op);
+}
+
+PyDoc_STRVAR(group_spawn_doc,
+"spawn($self, function, /, *args, **kwargs)\n"
+"--\n"
+"\n"
+"Spawn function(*args, **kwargs) as a task of the group; return the Task.\n"
+"\n"
+"Tasks of the group may do so, too. Raise RuntimeError before the block, after it, in\n"
+"another thread, and once a task has failed.");
+
+static PyObject *
+group_spawn(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgGroup *self = (EgGroup *)op;
+    if (self->state == EG_FRESH || self->state == EG_CLOSED || self->aborted) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        self->state == EG_FRESH ? "this TaskGroup was not entered"
+                        : self->aborted         ? "this TaskGroup failed: it takes no more tasks"
+                                                : "this TaskGroup has ended");
+        return NULL;
+    }
+    if (self->owner->hub != eg_hub_here) {
+        PyErr_SetString(PyExc_RuntimeError, "this TaskGroup is another thread's");
+        return NULL;
+    }
+    EgTask *task = eg_task_make(args, n, kwnames);
+    if (!task)
+        return NULL;
+    task->group = Py_NewRef(op); /* given back by eg_group_leave() */
+    if ((task->group_next = self->tasks))
+        self->tasks->group_prev = task;
+    self->tasks = task;
+    self->ntasks++;
+    if (eg_task_start(task) < 0) {
+        eg_group_leave(task);
+        Py_CLEAR(task);
+    }
+    return (PyObject *)task;
+}
+
+PyDoc_STRVAR(group_kill_doc,
+"kill($self, /, reason=None)\n"
+"--\n"
+"\n"
+"Kill every task of the group, and let the block go on; see Task.kill().");
+
+static PyObject *
+group_kill_method(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    static const char *const names[] = {"reason"};
+    PyObject *reason = NULL;
+    if (eg_parse("kill", names, 1, 0, args, n, kwnames, &reason) < 0)
+        return NULL;
+    if (reason == Py_None)
+        reason = NULL;
+    return group_kill((EgGroup *)op, reason) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+group_get_tasks(PyObject *op, void *unused)
+{
+    EgGroup *self = (EgGroup *)op;
+    (void)unused;
+    PyObject *tasks = PyList_New(0);
+    for (EgTask *task = self->tasks; tasks && task; task = task->group_next)
+        if (PyList_Append(tasks, (PyObject *)task) < 0)
+            Py_CLEAR(tasks);
+    if (tasks && PyList_Reverse(tasks) < 0)
+        Py_CLEAR(tasks);
+    return tasks;
+}
+
+/* ---- the type --------------------------------------------------------------------------------- */
+static PyObject *
+group_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    /* A subclass may have an __init__() that takes some. */
+    if (type == eg_state->group_type && (PyTuple_GET_SIZE(args) || kwargs)) {
+        PyErr_SetString(PyExc_TypeError, "TaskGroup() takes no arguments");
+        return NULL;
+    }
+    return type->tp_alloc(type, 0);
+}
+
+static PyObject *
+group_repr(PyObject *op)
+{
+    static const char *const states[] = {"not entered", "open", "ending", "ended"};
+    EgGroup *self = (EgGroup *)op;
+    return PyUnicode_FromFormat("<evergreen.TaskGroup at %p: %zd tasks, %s>", op, self->ntasks,
+                                states[self->state]);
+}
+
+static int
+group_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    EgGroup *self = (EgGroup *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->failures);
+    Py_VISIT(self->call_out);
+    return 0;
+}
+
+static int
+group_clear(PyObject *op)
+{
+    EgGroup *self = (EgGroup *)op;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->failures);
+    Py_CLEAR(self->call_out);
+    return 0;
+}
+
+static void
+group_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (((EgGroup *)op)->weakrefs)
+        PyObject_ClearWeakRefs(op);
+    group_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef group_methods[] = {
+    {"spawn", EG_METHOD(group_spawn), METH_FASTCALL | METH_KEYWORDS, group_spawn_doc},
+    {"kill", EG_METHOD(group_kill_method), METH_FASTCALL | METH_KEYWORDS, group_kill_doc},
+    {"__enter__", group_enter, METH_NOARGS, NULL},
+    {"__exit__", EG_METHOD(group_exit), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef group_getset[] = {
+    {"tasks", group_get_tasks, NULL,
+     PyDoc_STR("The tasks that have not ended, in the order in which they were spawned."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef group_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EgGroup, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(group_doc,
+"TaskGroup()\n"
+"--\n"
+"\n"
+"Tasks that have all ended when the block has:\n"
+"\n"
+"    with TaskGroup() as group:\n"
+"        pages = [group.spawn(fetch, url) for url in urls]\n"
+"    print([page.result() for page in pages])\n"
+"\n"
+"The first exception, of a task or of the block, kills the other tasks; an ExceptionGroup\n"
+"with all of them comes out of the block. What ends the block from outside (a kill, a\n"
+"deadline, Ctrl-C) kills the tasks and goes on as it is. A task that was killed is no\n"
+"failure. The shape is that of asyncio.TaskGroup and Trio's nurseries.");
+
+static PyType_Slot group_slots[] = {
+    {Py_tp_doc, (void *)group_doc}, {Py_tp_new, group_new},
+    {Py_tp_repr, group_repr},       {Py_tp_traverse, group_traverse},
+    {Py_tp_clear, group_clear},     {Py_tp_dealloc, group_dealloc},
+    {Py_tp_methods, group_methods}, {Py_tp_getset, group_getset},
+    {Py_tp_members, group_members}, {0, NULL},
+};
+
+PyType_Spec eg_group_spec = {
+    .name = "evergreen.TaskGroup",
+    .basicsize = sizeof(EgGroup),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = group_slots,
+};

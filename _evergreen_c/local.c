@@ -1,0 +1,305 @@
+/* local.c: local, storage that belongs to a greenlet.
+ *
+ * What a greenlet has in a local is a dict, in an entry under the local's own key in the
+ * greenlet's __dict__: it ends with the greenlet, or with its task if the greenlet goes on to
+ * serve another.  A local that ends takes its entries out.
+ */
+#include "evergreen.h"
+
+#include <structmember.h>
+
+typedef struct EgEntry EgEntry;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *key;    /* strong: in each greenlet's __dict__ */
+    PyObject *args;   /* strong: for __init__() in each greenlet; NULL: none, as the next */
+    PyObject *kwargs; /* strong */
+    EgEntry *entries; /* borrowed: each takes itself out when it ends */
+    PyObject *weakrefs;
+} EgLocal;
+
+struct EgEntry {
+    PyObject_HEAD
+    PyObject *dict;     /* strong */
+    PyObject *greenlet; /* strong: a weak reference */
+    EgLocal *local;     /* borrowed; NULL: it has ended */
+    EgEntry *prev, *next;
+};
+
+/* ---- entries -------------------------------------------------------------------------- */
+static void
+entry_unlink(EgEntry *self)
+{
+    if (!self->local)
+        return;
+    if (self->prev)
+        self->prev->next = self->next;
+    else
+        self->local->entries = self->next;
+    if (self->next)
+        self->next->prev = self->prev;
+    self->local = NULL;
+}
+
+static EgEntry *
+entry_new(EgLocal *local, PyObject *greenlet)
+{
+    EgEntry *self = PyObject_GC_New(EgEntry, eg_state->local_entry_type);
+    if (!self)
+        return NULL;
+    self->local = NULL;
+    self->dict = PyDict_New();
+    self->greenlet = PyWeakref_NewRef(greenlet, NULL);
+    PyObject_GC_Track(self);
+    if (!self->dict || !self->greenlet) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->local = local;
+    self->prev = NULL;
+    if ((self->next = local->entries))
+        self->next->prev = self;
+    return local->entries = self;
+}
+
+static int
+entry_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((EgEntry *)op)->dict);
+    return 0;
+}
+
+static int
+entry_clear(PyObject *op)
+{
+    entry_unlink((EgEntry *)op);
+    Py_CLEAR(((EgEntry *)op)->dict);
+    return 0;
+}
+
+static void
+entry_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    entry_clear(op);
+    Py_XDECREF(((EgEntry *)op)->greenlet);
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot entry_slots[] = {
+    {Py_tp_traverse, entry_traverse},
+    {Py_tp_clear, entry_clear},
+    {Py_tp_dealloc, entry_dealloc},
+    {0, NULL},
+};
+
+PyType_Spec eg_local_entry_spec = {
+    .name = "evergreen._evergreen_c.local_entry",
+    .basicsize = sizeof(EgEntry),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = entry_slots,
+};
+
+/* ---- the dict of the greenlet that runs -------------------------------------------------- */
+/* Borrowed from the entry. */
+static PyObject *
+local_enter(EgLocal *self, PyObject *greenlet)
+{
+    PyObject **dict = &((PyGreenlet *)greenlet)->dict;
+    if (!*dict && !(*dict = PyDict_New()))
+        return NULL;
+    EgEntry *entry = entry_new(self, greenlet);
+    int status = entry ? PyDict_SetItem(*dict, self->key, (PyObject *)entry) : -1;
+    Py_XDECREF(entry);
+    return status < 0 ? NULL : entry->dict;
+}
+
+static PyObject *
+local_dict(EgLocal *self)
+{
+    PyObject *greenlet = eg_park_current_greenlet();
+    PyObject *dict = ((PyGreenlet *)greenlet)->dict;
+    PyObject *entry = dict ? PyDict_GetItemWithError(dict, self->key) : NULL; /* borrowed */
+    if (EG_LIKELY(entry && Py_IS_TYPE(entry, eg_state->local_entry_type)
+                  && ((EgEntry *)entry)->dict))
+        return ((EgEntry *)entry)->dict;
+    if (PyErr_Occurred() || !(dict = local_enter(self, greenlet)))
+        return NULL;
+    initproc init = Py_TYPE(self)->tp_init;
+    if (init == PyBaseObject_Type.tp_init)
+        return dict;
+    PyObject *args = self->args ? self->args : eg_state->empty_tuple;
+    Py_INCREF(dict); /* __init__() runs Python */
+    int status = init((PyObject *)self, args, self->kwargs);
+    if (status < 0) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (PyDict_DelItem(((PyGreenlet *)greenlet)->dict, self->key) < 0)
+            PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_DECREF(dict);
+    return status < 0 ? NULL : dict;
+}
+
+/* ---- attributes ---------------------------------------------------------------------------- */
+/* A name that no attribute of class local itself has. */
+static inline bool
+local_name_is_plain(EgLocal *self, PyObject *name)
+{
+    return Py_IS_TYPE(self, eg_state->local_type)
+           && (PyUnicode_GET_LENGTH(name) == 0 || PyUnicode_READ_CHAR(name, 0) != '_');
+}
+
+static PyObject *
+local_getattro(PyObject *op, PyObject *name)
+{
+    PyObject *dict = local_dict((EgLocal *)op);
+    if (!dict)
+        return NULL;
+    if (local_name_is_plain((EgLocal *)op, name)) {
+        PyObject *value = PyDict_GetItemWithError(dict, name);
+        if (EG_LIKELY(value != NULL))
+            return Py_NewRef(value);
+        if (PyErr_Occurred())
+            return NULL;
+    } else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0)
+        return Py_NewRef(dict);
+    Py_INCREF(dict); /* descriptors run Python */
+    PyObject *value = _PyObject_GenericGetAttrWithDict(op, name, dict, 0);
+    Py_DECREF(dict);
+    return value;
+}
+
+static int
+local_setattro(PyObject *op, PyObject *name, PyObject *value)
+{
+    PyObject *dict = local_dict((EgLocal *)op);
+    if (!dict)
+        return -1;
+    if (local_name_is_plain((EgLocal *)op, name)) {
+        if (value)
+            return PyDict_SetItem(dict, name, value);
+    } else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0) {
+        PyErr_Format(PyExc_AttributeError, "'%.100s' object attribute '__dict__' is read-only",
+                     Py_TYPE(op)->tp_name);
+        return -1;
+    }
+    Py_INCREF(dict);
+    int status = _PyObject_GenericSetAttrWithDict(op, name, value, dict);
+    Py_DECREF(dict);
+    return status;
+}
+
+/* ---- the type -------------------------------------------------------------------------------- */
+static PyObject *
+local_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static uint64_t number;
+    bool some = PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs));
+    if (some && type->tp_init == PyBaseObject_Type.tp_init) {
+        PyErr_SetString(PyExc_TypeError, "Initialization arguments are not supported");
+        return NULL;
+    }
+    EgLocal *self = (EgLocal *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->args = some ? Py_NewRef(args) : NULL;
+    self->kwargs = some ? Py_XNewRef(kwargs) : NULL;
+    self->key = PyUnicode_FromFormat("evergreen.local.%llu", (unsigned long long)++number);
+    /* Python calls __init__() for this greenlet. */
+    if (!self->key || !local_enter(self, eg_park_current_greenlet()))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static int
+local_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    EgLocal *self = (EgLocal *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->args);
+    Py_VISIT(self->kwargs);
+    return 0;
+}
+
+/* Take what greenlets have in it out of them; runs finalisers. */
+static void
+local_leave_all(EgLocal *self)
+{
+    EgEntry *entry;
+    while ((entry = self->entries)) {
+        Py_INCREF(entry);
+        entry_unlink(entry);
+        PyObject *greenlet = PyObject_CallNoArgs(entry->greenlet);
+        PyObject *dict = greenlet && greenlet != Py_None ? ((PyGreenlet *)greenlet)->dict : NULL;
+        if (dict && PyDict_GetItemWithError(dict, self->key) == (PyObject *)entry)
+            PyDict_DelItem(dict, self->key);
+        if (PyErr_Occurred())
+            PyErr_WriteUnraisable(NULL);
+        Py_XDECREF(greenlet);
+        Py_CLEAR(entry->dict);
+        Py_DECREF(entry);
+    }
+}
+
+static int
+local_clear(PyObject *op)
+{
+    EgLocal *self = (EgLocal *)op;
+    Py_CLEAR(self->args);
+    Py_CLEAR(self->kwargs);
+    local_leave_all(self);
+    return 0;
+}
+
+static void
+local_dealloc(PyObject *op)
+{
+    EgLocal *self = (EgLocal *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs(op);
+    local_clear(op);
+    Py_XDECREF(self->key);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMemberDef local_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EgLocal, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(local_doc,
+"local()\n"
+"--\n"
+"\n"
+"An object whose attributes are different ones in each greenlet, and so in each task.\n"
+"\n"
+"A subclass may have an __init__(), which is called with the same arguments in each\n"
+"greenlet that uses the object, as that of threading.local is in each thread.");
+
+static PyType_Slot local_slots[] = {
+    {Py_tp_doc, (void *)local_doc},
+    {Py_tp_new, local_new},
+    {Py_tp_traverse, local_traverse},
+    {Py_tp_clear, local_clear},
+    {Py_tp_dealloc, local_dealloc},
+    {Py_tp_getattro, local_getattro},
+    {Py_tp_setattro, local_setattro},
+    {Py_tp_members, local_members},
+    {0, NULL},
+};
+
+PyType_Spec eg_local_spec = {
+    .name = "evergreen.local.local",
+    .basicsize = sizeof(EgLocal),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = local_slots,
+};

@@ -1,0 +1,122 @@
+/* patch_asyncio.c: each task may run an event loop of asyncio, beside the others.
+ *
+ * asyncio keeps the running loop (from 3.14 also the running task) by thread, and CPython the
+ * hooks of asynchronous generators likewise.  Here they belong to the task that set them:
+ * when another one goes on they are exchanged, once any loop has run at all.
+ *
+ * That the loop waits without blocking the thread is patch_select.c's business.
+ */
+#include "evergreen.h"
+
+EG_PATCH(asyncio_set_running_loop, "_asyncio", "_set_running_loop", "asyncio");
+
+bool eg_asyncio_used;
+
+/* Tell asyncio; harmless where nothing changes. */
+static void
+asyncio_set_loop(PyObject *loop)
+{
+    PyObject *given = loop ? loop : Py_None;
+    PyObject *done = eg_patch_call_original(&asyncio_set_running_loop_patch, NULL, &given, 1, NULL);
+    if (!done)
+        PyErr_WriteUnraisable(loop);
+    Py_XDECREF(done);
+}
+
+#if PY_VERSION_HEX >= 0x030e0000
+/* Make *task* (NULL: none) the running one of the running loop; return the one before. */
+static PyObject *
+asyncio_swap_task(PyObject *loop, PyObject *task)
+{
+    static PyObject *swap; /* strong, as long as the process */
+    if (!swap) {
+        PyObject *module = PyImport_ImportModule("_asyncio");
+        swap = module ? PyObject_GetAttrString(module, "_swap_current_task") : NULL;
+        Py_XDECREF(module);
+    }
+    PyObject *args[] = {loop, task ? task : Py_None};
+    PyObject *before = swap ? PyObject_Vectorcall(swap, args, 2, NULL) : NULL;
+    if (!before)
+        PyErr_WriteUnraisable(loop);
+    if (before == Py_None)
+        Py_CLEAR(before);
+    return before;
+}
+#endif
+
+/* What the thread has becomes *from*'s. */
+static void
+asyncio_keep(EgKept *from)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    from->first_iteration = thread->async_gen_firstiter;
+    from->finalizer = thread->async_gen_finalizer;
+    thread->async_gen_firstiter = thread->async_gen_finalizer = NULL;
+#if PY_VERSION_HEX >= 0x030e0000
+    if (from->running_loop)
+        from->running_task = asyncio_swap_task(from->running_loop, NULL);
+#endif
+}
+
+static void
+asyncio_put(EgKept *to)
+{
+    PyThreadState *thread = PyThreadState_Get();
+    thread->async_gen_firstiter = to->first_iteration;
+    thread->async_gen_finalizer = to->finalizer;
+    to->first_iteration = to->finalizer = NULL;
+#if PY_VERSION_HEX >= 0x030e0000
+    if (to->running_loop && to->running_task) {
+        PyObject *task = to->running_task; /* ours now */
+        to->running_task = NULL;
+        Py_XDECREF(asyncio_swap_task(to->running_loop, task));
+        Py_DECREF(task);
+    }
+#endif
+}
+
+/* me (NULL: the hub's own greenlet) goes on. */
+void
+eg_asyncio_enter(EgHub *hub, EgTask *me)
+{
+    EgTask *before = hub->asyncio_owner;
+    if (before == me)
+        return;
+    EgKept *from = before ? &before->kept : &hub->kept, *to = me ? &me->kept : &hub->kept;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback); /* it may go on because something was thrown into it */
+    hub->asyncio_owner = me;
+    asyncio_keep(from);
+    if (from->running_loop != to->running_loop)
+        asyncio_set_loop(to->running_loop);
+    asyncio_put(to);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* me ends: nothing of it stays in the thread. */
+void
+eg_asyncio_end(EgTask *me)
+{
+    if (me->hub && me->hub->asyncio_owner == me)
+        eg_asyncio_enter(me->hub, NULL);
+}
+
+static PyObject *
+asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *done =
+        eg_patch_call_original(&asyncio_set_running_loop_patch, self, args, n, kwnames);
+    if (!done || !eg_hub_cooperates())
+        return done;
+    EgHub *hub = eg_hub_here;
+    EgTask *me = eg_hub_task(hub);
+    if (!me && PyErr_Occurred())
+        PyErr_Clear();       /* no memory to know a foreign greenlet by: as the hub's */
+    hub->asyncio_owner = me; /* as it is already, once any loop has run on this hub */
+    eg_asyncio_used = true;
+    Py_XSETREF((me ? &me->kept : &hub->kept)->running_loop,
+               args[0] == Py_None ? NULL : Py_NewRef(args[0]));
+    return done;
+}
+
+EgPatch *const eg_patch_asyncio[] = {&asyncio_set_running_loop_patch, NULL};

@@ -1,0 +1,393 @@
+/* udp.c: sockets for datagrams.
+ *
+ * A datagram is sent or received by one system call, tried at once; the task parks (fd.c) when
+ * the kernel says EAGAIN.  So nothing is queued here: what is not received waits in the
+ * kernel, which drops what it has no room for, as is UDP's way.
+ */
+#include "evergreen.h"
+
+#include <errno.h>
+#include <structmember.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DATAGRAM_MAX 65536
+#define BATCH 16 /* datagrams in one recvmmsg(2) */
+
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1: not opened yet, or closed */
+    bool closed;
+    PyObject *weakrefs;
+} EgUdp;
+
+/* Received into under the GIL, by calls that do not block. */
+static char udp_scratch[BATCH][DATAGRAM_MAX];
+
+/* ---- errors and waiting ---------------------------------------------------------------- */
+static PyObject *
+udp_raise(EgUdp *self, int number, const char *text)
+{
+    PyObject *type = PyObject_GetAttrString((PyObject *)self, "error_cls");
+    if (!type) {
+        PyErr_Clear(); /* the bare type has none */
+        type = Py_NewRef(PyExc_OSError);
+    }
+    PyObject *exc = PyObject_CallFunction(type, "is", number, text);
+    if (exc)
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_XDECREF(exc);
+    Py_DECREF(type);
+    return NULL;
+}
+
+static int
+udp_check(EgUdp *self)
+{
+    if (!self->closed)
+        return 0;
+    udp_raise(self, EBADF, "endpoint is closed");
+    return -1;
+}
+
+/* A system call has failed with errno: 0: try again; -1: exception. */
+static int
+udp_retry(EgUdp *self, int event)
+{
+    if (errno == EINTR)
+        return PyErr_CheckSignals();
+    if (errno != EAGAIN) {
+        udp_raise(self, errno, strerror(errno));
+        return -1;
+    }
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        return -1;
+    if (eg_fd_wait(me, self->fd, event, EG_FOREVER, true) < 0) {
+        if (self->closed && PyErr_ExceptionMatches(PyExc_OSError)) {
+            PyErr_Clear(); /* EBADF, in our words */
+            udp_check(self);
+        }
+        return -1;
+    }
+    return udp_check(self);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+PyDoc_STRVAR(udp_open_doc,
+"_open($self, family, /)\n"
+"--\n"
+"\n"
+"Make its socket, unless it has one; return the descriptor.");
+
+static int
+udp_make(EgUdp *self, int family)
+{
+    if (udp_check(self) < 0)
+        return -1;
+    if (self->fd < 0
+        && (self->fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0) {
+        udp_raise(self, errno, strerror(errno));
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *
+udp_open(PyObject *op, PyObject *arg)
+{
+    long family = PyLong_AsLong(arg);
+    if ((family == -1 && PyErr_Occurred()) || udp_make((EgUdp *)op, (int)family) < 0)
+        return NULL;
+    return PyLong_FromLong(((EgUdp *)op)->fd);
+}
+
+/* A numeric address, or a name that the subclass's _resolve() turns into one. */
+static int
+udp_address(EgUdp *self, PyObject *arg, struct sockaddr_storage *address)
+{
+    if (eg_address_parse(arg, address) == 0)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_ValueError))
+        return -1;
+    PyErr_Clear(); /* a name */
+    PyObject *numeric = PyObject_CallMethod((PyObject *)self, "_resolve", "O", arg);
+    int status = numeric ? eg_address_parse(numeric, address) : -1;
+    Py_XDECREF(numeric);
+    return status;
+}
+
+static socklen_t
+udp_size(const struct sockaddr_storage *address)
+{
+    return address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                          : sizeof(struct sockaddr_in);
+}
+
+/* ---- sending ---------------------------------------------------------------------------------- */
+PyDoc_STRVAR(udp_send_doc,
+"send($self, data, addr=None, /)\n"
+"--\n"
+"\n"
+"Send a datagram to addr, (host, port), or to the connected peer; wait while the kernel has no\n"
+"room for it. OSError EMSGSIZE: it is too large.");
+
+static PyObject *
+udp_send(PyObject *op, PyObject *args)
+{
+    EgUdp *self = (EgUdp *)op;
+    PyObject *data, *target = Py_None;
+    struct sockaddr_storage address;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "O|O:send", &data, &target) || udp_check(self) < 0
+        || eg_stream_turn() < 0)
+        return NULL;
+    if (target != Py_None
+        && (udp_address(self, target, &address) < 0 || udp_make(self, address.ss_family) < 0))
+        return NULL;
+    if (self->fd < 0)
+        return udp_raise(self, EDESTADDRREQ, strerror(EDESTADDRREQ));
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    ssize_t n;
+    do {
+        n = sendto(self->fd, view.buf, (size_t)view.len, MSG_DONTWAIT,
+                   target == Py_None ? NULL : (struct sockaddr *)&address,
+                   target == Py_None ? 0 : udp_size(&address));
+    } while (n < 0 && udp_retry(self, EG_WRITE) == 0);
+    PyBuffer_Release(&view);
+    if (n < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- receiving -------------------------------------------------------------------------------- */
+static int
+udp_begin_receive(EgUdp *self)
+{
+    if (self->fd < 0 && udp_make(self, AF_INET) == 0) {
+        struct sockaddr_in any = {.sin_family = AF_INET};
+        if (bind(self->fd, (struct sockaddr *)&any, sizeof any) < 0) {
+            udp_raise(self, errno, strerror(errno));
+            return -1;
+        }
+    }
+    return udp_check(self) < 0 || eg_stream_turn() < 0 ? -1 : 0;
+}
+
+static PyObject *
+udp_datagram(const char *data, size_t n, const struct sockaddr_storage *address)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)n);
+    PyObject *from = bytes ? eg_address_make((const struct sockaddr *)address) : NULL;
+    if (!from) {
+        Py_XDECREF(bytes);
+        return NULL;
+    }
+    return Py_BuildValue("(NN)", bytes, from);
+}
+
+PyDoc_STRVAR(udp_receive_doc,
+"receive($self, /)\n"
+"--\n"
+"\n"
+"Wait for a datagram; return (data, address of the sender).\n"
+"\n"
+"A connected endpoint raises ConnectionRefusedError if the peer's host says that nobody is there.");
+
+static PyObject *
+udp_receive(PyObject *op, PyObject *unused)
+{
+    EgUdp *self = (EgUdp *)op;
+    (void)unused;
+    if (udp_begin_receive(self) < 0)
+        return NULL;
+    for (;;) {
+        struct sockaddr_storage address;
+        socklen_t size = sizeof address;
+        ssize_t n = recvfrom(self->fd, udp_scratch[0], DATAGRAM_MAX, MSG_DONTWAIT,
+                             (struct sockaddr *)&address, &size);
+        if (n >= 0)
+            return udp_datagram(udp_scratch[0], (size_t)n, &address);
+        if (udp_retry(self, EG_READ) < 0)
+            return NULL;
+    }
+}
+
+PyDoc_STRVAR(udp_receive_many_doc,
+"receive_many($self, /)\n"
+"--\n"
+"\n"
+"Wait for a datagram; return a list of it and of those that came with it, up to 16, received by\n"
+"one system call (recvmmsg(2)): [(data, address), ...].");
+
+static PyObject *
+udp_receive_many(PyObject *op, PyObject *unused)
+{
+    EgUdp *self = (EgUdp *)op;
+    (void)unused;
+    static struct sockaddr_storage addresses[BATCH]; /* as the scratch is */
+    static struct iovec pieces[BATCH];
+    static struct mmsghdr messages[BATCH];
+    if (udp_begin_receive(self) < 0)
+        return NULL;
+    int n;
+    do {
+        for (int i = 0; i < BATCH; i++) {
+            pieces[i] = (struct iovec){udp_scratch[i], DATAGRAM_MAX};
+            messages[i].msg_hdr = (struct msghdr){.msg_name = &addresses[i],
+                                                  .msg_namelen = sizeof addresses[i],
+                                                  .msg_iov = &pieces[i],
+                                                  .msg_iovlen = 1};
+        }
+        n = recvmmsg(self->fd, messages, BATCH, MSG_DONTWAIT, NULL);
+    } while (n < 0 && udp_retry(self, EG_READ) == 0);
+    PyObject *list = n < 0 ? NULL : PyList_New(0);
+    for (int i = 0; list && i < n; i++) {
+        PyObject *datagram = udp_datagram(udp_scratch[i], messages[i].msg_len, &addresses[i]);
+        if (!datagram || PyList_Append(list, datagram) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(datagram);
+    }
+    return list;
+}
+
+/* ---- closing -------------------------------------------------------------------------------------- */
+static void
+udp_shut(EgUdp *self)
+{
+    int fd = self->fd;
+    self->closed = true;
+    self->fd = -1;
+    if (fd >= 0) {
+        eg_fd_closing(fd);
+        close(fd); /* on Linux it is closed whatever this returns */
+    }
+}
+
+PyDoc_STRVAR(udp_close_doc,
+"close($self, /)\n"
+"--\n"
+"\n"
+"Close the endpoint; tasks that wait for it get an OSError EBADF. Harmless if it is closed.");
+
+static PyObject *
+udp_close(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    udp_shut((EgUdp *)op);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+udp_get_closed(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((EgUdp *)op)->closed);
+}
+
+static PyObject *
+udp_fileno(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    if (udp_check((EgUdp *)op) < 0)
+        return NULL;
+    return PyLong_FromLong(((EgUdp *)op)->fd);
+}
+
+static PyObject *
+udp_repr(PyObject *op)
+{
+    EgUdp *self = (EgUdp *)op;
+    if (self->fd >= 0)
+        return PyUnicode_FromFormat("<%s fd=%d at %p>", Py_TYPE(op)->tp_name, self->fd, op);
+    return PyUnicode_FromFormat("<%s %s at %p>", Py_TYPE(op)->tp_name,
+                                self->closed ? "closed" : "not open", op);
+}
+
+/* ---- the type --------------------------------------------------------------------------------------- */
+static PyObject *
+udp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args; /* a subclass's __init__() takes them */
+    (void)kwargs;
+    EgUdp *self = (EgUdp *)type->tp_alloc(type, 0);
+    if (self)
+        self->fd = -1;
+    return (PyObject *)self;
+}
+
+static void
+udp_finalize(PyObject *op)
+{
+    PyObject *type, *value, *traceback;
+    if (((EgUdp *)op)->fd < 0)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning(op, 1, "unclosed %R", op) < 0
+        && PyErr_ExceptionMatches(PyExc_Warning))
+        PyErr_WriteUnraisable(op);
+    PyErr_Restore(type, value, traceback);
+}
+
+static int
+udp_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
+static void
+udp_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    if (PyObject_CallFinalizerFromDealloc(op) < 0)
+        return; /* it lives on */
+    PyObject_GC_UnTrack(op);
+    if (((EgUdp *)op)->weakrefs)
+        PyObject_ClearWeakRefs(op);
+    udp_shut((EgUdp *)op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef udp_methods[] = {
+    {"_open", udp_open, METH_O, udp_open_doc},
+    {"send", udp_send, METH_VARARGS, udp_send_doc},
+    {"receive", udp_receive, METH_NOARGS, udp_receive_doc},
+    {"receive_many", udp_receive_many, METH_NOARGS, udp_receive_many_doc},
+    {"close", udp_close, METH_NOARGS, udp_close_doc},
+    {"fileno", udp_fileno, METH_NOARGS,
+     PyDoc_STR("fileno($self, /)\n--\n\nReturn the descriptor; -1: there is none yet.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef udp_getset[] = {
+    {"closed", udp_get_closed, NULL, PyDoc_STR("Whether it was closed."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef udp_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EgUdp, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot udp_slots[] = {
+    {Py_tp_doc, (void *)"A socket for datagrams."},
+    {Py_tp_new, udp_new},
+    {Py_tp_finalize, udp_finalize},
+    {Py_tp_traverse, udp_traverse},
+    {Py_tp_dealloc, udp_dealloc},
+    {Py_tp_repr, udp_repr},
+    {Py_tp_methods, udp_methods},
+    {Py_tp_getset, udp_getset},
+    {Py_tp_members, udp_members},
+    {0, NULL},
+};
+
+PyType_Spec eg_udp_spec = {
+    .name = "evergreen.io.udp.UDPSocket",
+    .basicsize = sizeof(EgUdp),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = udp_slots,
+};

@@ -1,0 +1,441 @@
+/* wire.c: libuv's side of a stream: what comes in, what goes out, how it ends.
+ *
+ * Receiving goes on from the first read until too much waits to be read, so a message costs
+ * one read(2) and no change to the kernel's set.  Sending tries at once; what the kernel
+ * does not take becomes a request of libuv's.
+ *
+ * Ownership: the loop uses a wire until wire_on_closed().  Its stream object lets go of it
+ * when it is closed or goes away; the wire then stays until what was written is sent, or
+ * LINGER_NS have passed, and frees itself.  The callbacks record in the wire and have
+ * wire_tell() called after the poll; they never look at the stream object.
+ *
+ * A wire keeps the loop alive only while a task waits for it, or while it sends.
+ */
+#include "evergreen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define MARK 262144                    /* bytes received and not read: then receiving stops */
+#define LINGER_NS (60 * 1000000000ull) /* how long a closed stream may go on sending */
+
+struct EgWrite {
+    uv_write_t uv;
+    EgWrite *next;
+    EgWire *wire;    /* borrowed: it is closed after its writes */
+    PyObject *bytes; /* strong: what is sent; let go by wire_tell() */
+};
+
+struct EgWires {
+    EgWire *first;
+    Py_ssize_t open;
+    EgSpares spares;
+};
+
+static void wire_tell(EgNode *node);
+static void wire_leave(EgNode *node);
+
+/* ---- libuv's side: no PyObject touched ------------------------------------------------- */
+static void
+wire_note(EgWire *wire)
+{
+    if (!wire->noted)
+        eg_hub_happened(wire->hub, &wire->happened);
+    wire->noted = true;
+}
+
+static void
+wire_on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buf)
+{
+    EgWire *wire = EG_OWNER(uv, EgWire, uv.handle);
+    (void)suggested;
+    if (wire->target && !wire->in.size && wire->target_size - wire->filled >= EG_BIG)
+        *buf = uv_buf_init(wire->target + wire->filled,
+                           (unsigned)Py_MIN(wire->target_size - wire->filled, 1u << 30));
+    else
+        eg_input_offer(&wire->hub->wires->spares, wire->wanted, buf);
+}
+
+static void
+wire_free_taken(uv_handle_t *uv)
+{
+    PyMem_RawFree(uv);
+}
+
+/* Descriptors that came along; libuv keeps them until they are taken. */
+static void
+wire_take_fds(EgWire *wire)
+{
+    int n = uv_pipe_pending_count(&wire->uv.pipe);
+    int *fds = n ? PyMem_RawRealloc(wire->fds, sizeof *fds * (size_t)(wire->nfds + n)) : NULL;
+    if (!fds)
+        return; /* out of memory: libuv closes them in the end */
+    wire->fds = fds;
+    while (n--) {
+        /* Whatever it is, as a pipe handle libuv leaves it as it is. */
+        uv_pipe_t *taken = PyMem_RawMalloc(sizeof *taken);
+        uv_os_fd_t fd;
+        if (!taken)
+            return;
+        uv_pipe_init(wire->uv.handle.loop, taken, 0);
+        if (uv_accept(&wire->uv.stream, (uv_stream_t *)taken) == 0
+            && uv_fileno((uv_handle_t *)taken, &fd) == 0
+            && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+            fds[wire->nfds++] = fd;
+        uv_close((uv_handle_t *)taken, wire_free_taken);
+    }
+}
+
+static void
+wire_on_read(uv_stream_t *uv, ssize_t n, const uv_buf_t *buf)
+{
+    EgWire *wire = EG_OWNER(uv, EgWire, uv.stream);
+    int status = n < 0 ? (int)n : 0;
+    if (wire->target && buf->base == wire->target + wire->filled)
+        wire->filled += n > 0 ? (size_t)n : 0;
+    else if (buf->base) {
+        int stored =
+            eg_input_accept(&wire->in, &wire->hub->wires->spares, buf->base, n > 0 ? (size_t)n : 0);
+        status = stored ? stored : status;
+    }
+    if (n == 0 && !status)
+        return; /* nothing there after all */
+    if (status == UV_ENOBUFS)
+        status = UV_ENOMEM; /* wire_on_alloc() found none */
+    if (wire->kind == EG_IPC)
+        wire_take_fds(wire);
+    if (status || wire->in.size >= wire->mark) {
+        wire->read_status = status;
+        wire->reading = false;
+        uv_read_stop(uv);
+    }
+    wire_note(wire);
+}
+
+static void
+wire_on_written(uv_write_t *uv, int status)
+{
+    EgWrite *write = EG_OWNER(uv, EgWrite, uv);
+    EgWire *wire = write->wire;
+    if (status < 0 && !wire->write_status)
+        wire->write_status = status;
+    write->next = wire->written;
+    wire->written = write;
+    wire->nwrites--;
+    wire_note(wire);
+}
+
+static void
+wire_on_shutdown(uv_shutdown_t *uv, int status)
+{
+    EgWire *wire = EG_OWNER(uv->handle, EgWire, uv.stream);
+    wire->shutdown_status = status;
+    PyMem_RawFree(uv);
+    wire_note(wire);
+}
+
+static void
+wire_on_closed(uv_handle_t *uv)
+{
+    EgWire *wire = EG_OWNER(uv, EgWire, uv.handle);
+    wire->closed = true;
+    wire_note(wire);
+}
+
+/* ---- ending: GIL held ---------------------------------------------------------------------- */
+static void
+wire_close(EgWire *wire)
+{
+    if (eg_timer_armed(&wire->linger))
+        eg_timer_stop(&wire->hub->timers, &wire->linger);
+    if (!uv_is_closing(&wire->uv.handle))
+        uv_close(&wire->uv.handle, wire_on_closed);
+}
+
+static void
+wire_on_linger(EgTimer *timer)
+{
+    wire_close(EG_OWNER(timer, EgWire, linger));
+}
+
+static void
+wire_drop_written(EgWire *wire)
+{
+    EgWrite *write;
+    while ((write = wire->written)) {
+        wire->written = write->next;
+        Py_DECREF(write->bytes);
+        PyMem_RawFree(write);
+    }
+}
+
+static void
+wire_free(EgWire *wire)
+{
+    EgWires *wires = wire->hub->wires;
+    if (wire->prev)
+        wire->prev->next = wire->next;
+    else
+        wires->first = wire->next;
+    if (wire->next)
+        wire->next->prev = wire->prev;
+    wires->open--;
+    eg_input_clear(&wire->in);
+    while (wire->nfds)
+        close(wire->fds[--wire->nfds]);
+    PyMem_RawFree(wire->fds);
+    PyMem_RawFree(wire);
+}
+
+/* After the poll in which something was noted. */
+static void
+wire_tell(EgNode *node)
+{
+    EgWire *wire = EG_OWNER(node, EgWire, happened);
+    wire->noted = false;
+    wire_drop_written(wire);
+    if (wire->closed)
+        wire_free(wire);
+    else if (wire->owner)
+        eg_stream_happened(wire->owner, wire);
+    else if (wire->lingering && (wire->nwrites == 0 || wire->write_status))
+        wire_close(wire);
+}
+
+static void
+wire_leave(EgNode *node)
+{
+    EgWire *wire = EG_OWNER(node, EgWire, leave);
+    eg_input_clear(&wire->in);
+    uv_read_stop(&wire->uv.stream);
+    wire->reading = false;
+    if (wire->nwrites == 0 || wire->write_status
+        || eg_timer_start(&wire->hub->timers, &wire->linger, eg_clock_now() + LINGER_NS) < 0) {
+        PyErr_Clear(); /* out of memory: it will not linger, then */
+        wire_close(wire);
+        return;
+    }
+    wire->lingering = true;
+}
+
+void
+eg_wire_let_go(EgWire *wire, bool abort)
+{
+    wire->owner = NULL;
+    wire->target = NULL;
+    if (wire->hub != eg_hub_here) { /* collected in another thread */
+        eg_hub_push(wire->hub, &wire->leave);
+        return;
+    }
+    if (!abort) {
+        wire_leave(&wire->leave);
+        return;
+    }
+    if (wire->kind == EG_TCP && uv_tcp_close_reset(&wire->uv.tcp, wire_on_closed) == 0)
+        return;
+    wire_close(wire);
+}
+
+/* ---- making ------------------------------------------------------------------------------------ */
+/* libuv ends the process when it finds out too late that a descriptor cannot be waited for. */
+static int
+wire_check(uv_loop_t *loop, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    int epoll = uv_backend_fd(loop);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+        return errno == EPERM ? UV_EINVAL : -errno; /* EPERM: a regular file, /dev/null, ... */
+    return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event) < 0 ? -errno : 0;
+}
+
+static int
+wire_init(EgWire *wire, uv_loop_t *loop, EgWireKind kind, int fd)
+{
+    int status = kind == EG_TCP ? 0 : wire_check(loop, fd);
+    if (status)
+        return status;
+    switch (kind) {
+    case EG_TCP:
+        status = uv_tcp_init(loop, &wire->uv.tcp);
+        return status ? status : uv_tcp_open(&wire->uv.tcp, fd);
+    case EG_TTY:
+        return uv_tty_init(loop, &wire->uv.tty, fd, 0);
+    default:
+        status = uv_pipe_init(loop, &wire->uv.pipe, kind == EG_IPC);
+        return status ? status : uv_pipe_open(&wire->uv.pipe, fd);
+    }
+}
+
+/* NULL: *status says why, and fd is still the caller's. */
+static EgWire *
+wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
+{
+    EgWires *wires = hub->wires;
+    EgWire *wire = PyMem_RawCalloc(1, sizeof *wire);
+    if (!wire) {
+        *status = UV_ENOMEM;
+        return NULL;
+    }
+    *status = wire_init(wire, eg_hub_uv(hub), kind, fd);
+    if (*status < 0 && !wire->uv.handle.loop) { /* never known to the loop */
+        PyMem_RawFree(wire);
+        return NULL;
+    }
+    wire->hub = hub;
+    wire->kind = kind;
+    wire->mark = MARK;
+    wire->shutdown_status = 1;
+    wire->happened.run = wire_tell;
+    wire->leave.run = wire_leave;
+    wire->linger.fire = wire_on_linger;
+    wire->linger.background = true;
+    if ((wire->next = wires->first))
+        wires->first->prev = wire;
+    wires->first = wire;
+    wires->open++;
+    if (*status < 0) {
+        wire_close(wire);
+        return NULL;
+    }
+    uv_unref(&wire->uv.handle);
+    return wire;
+}
+
+EgWire *
+eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status)
+{
+    if (!hub->wires && !(hub->wires = PyMem_RawCalloc(1, sizeof *hub->wires))) {
+        *status = UV_ENOMEM;
+        return NULL;
+    }
+    eg_input_refill(&hub->wires->spares);
+    return wire_make(hub, kind, fd, status);
+}
+
+/* ---- using ---------------------------------------------------------------------------------------- */
+int
+eg_wire_read(EgWire *wire)
+{
+    if (wire->reading || wire->read_status)
+        return 0;
+    int status = uv_read_start(&wire->uv.stream, wire_on_alloc, wire_on_read);
+    wire->reading = status == 0;
+    return status;
+}
+
+int
+eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset)
+{
+    EgWrite *write = PyMem_RawMalloc(sizeof *write);
+    if (!write)
+        return UV_ENOMEM;
+    uv_buf_t buf = uv_buf_init(PyBytes_AS_STRING(bytes) + offset, 0);
+    buf.len = (size_t)PyBytes_GET_SIZE(bytes) - offset; /* uv_buf_init() takes no size_t */
+    write->wire = wire;
+    int status = uv_write(&write->uv, &wire->uv.stream, &buf, 1, wire_on_written);
+    if (status < 0) {
+        PyMem_RawFree(write);
+        return status;
+    }
+    write->bytes = Py_NewRef(bytes); /* given back by wire_drop_written() */
+    wire->nwrites++;
+    return 0;
+}
+
+int
+eg_wire_shutdown(EgWire *wire)
+{
+    uv_shutdown_t *request = PyMem_RawMalloc(sizeof *request);
+    if (!request)
+        return UV_ENOMEM;
+    int status = uv_shutdown(request, &wire->uv.stream, wire_on_shutdown);
+    if (status < 0)
+        PyMem_RawFree(request);
+    else
+        wire->shutdown_status = UV_EAGAIN;
+    return status;
+}
+
+/* ---- the hub's ---------------------------------------------------------------------------------------- */
+Py_ssize_t
+eg_wires_open(EgHub *hub)
+{
+    return hub->wires ? hub->wires->open : 0;
+}
+
+void
+eg_wires_after_poll(EgHub *hub)
+{
+    if (hub->wires)
+        eg_input_refill(&hub->wires->spares);
+}
+
+void
+eg_wires_close(EgHub *hub)
+{
+    for (EgWire *wire = hub->wires ? hub->wires->first : NULL; wire; wire = wire->next) {
+        EgStream *owner = wire->owner; /* borrowed */
+        wire->owner = NULL;
+        wire->target = NULL;
+        if (owner)
+            eg_stream_lost(owner);
+        wire_close(wire);
+    }
+}
+
+void
+eg_wires_destroy(EgHub *hub)
+{
+    eg_hub_after_poll(hub); /* the wires that the loop has closed */
+    if (!hub->wires)
+        return;
+    eg_input_drop_spares(&hub->wires->spares);
+    PyMem_RawFree(hub->wires);
+    hub->wires = NULL;
+}
+
+/* In a forked child the parent's loop is left as it is, and so are its handles; each stream gets
+ * a new one for its descriptor.  It receives nothing until somebody here reads: what comes
+ * in is for the parent otherwise.  What the parent was sending is the parent's, too. */
+void
+eg_wires_after_fork(EgHub *hub, bool keep)
+{
+    EgWires *wires = hub->wires;
+    hub->happened.first = hub->happened.last = NULL;
+    if (!wires)
+        return;
+    EgWire *old = wires->first;
+    wires->first = NULL;
+    wires->open = 0;
+    for (; old; old = old->next) {
+        uv_os_fd_t fd = -1, now = -1;
+        int status;
+        if (keep && eg_timer_armed(&old->linger))
+            eg_timer_stop(&hub->timers, &old->linger);
+        if (uv_is_closing(&old->uv.handle) || uv_fileno(&old->uv.handle, &fd) < 0)
+            continue;
+        EgWire *wire = old->owner ? wire_make(hub, old->kind, fd, &status) : NULL;
+        if (!wire || uv_fileno(&wire->uv.handle, &now) < 0 || now != fd)
+            close(fd); /* a terminal has been opened anew */
+        if (!old->owner)
+            continue;
+        if (!wire) {
+            eg_stream_lost(old->owner);
+            continue;
+        }
+        wire->in = old->in;
+        wire->fds = old->fds;
+        wire->nfds = old->nfds;
+        wire->read_status = old->read_status;
+        wire->owner = old->owner;
+        if (keep) {
+            wire->mark = old->mark;
+            wire->target = old->target;
+            wire->target_size = old->target_size;
+            wire->filled = old->filled;
+        }
+        eg_stream_forked(old->owner, wire, keep);
+    }
+}

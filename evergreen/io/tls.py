@@ -1,0 +1,547 @@
+"""TLS: encrypted streams over any stream, with `ssl.SSLContext` as users know it.
+
+Use `connect` for a client, `TLSServer` for a server, and the ``start_tls()`` of a stream for protocols
+that begin in plain text.  TLS itself is the standard library's, between memory buffers
+(`ssl.MemoryBIO`); the bytes on the wire go through the stream beneath, so a peer that is slow, silent
+or broken holds up the task that talks to it and nobody else::
+
+    with tls.connect(("example.org", 443)) as stream:
+        stream.write(b"GET / HTTP/1.0\\r\\nHost: example.org\\r\\n\\r\\n")
+        print(stream.read())
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from evergreen.io.stream import _incomplete_read
+from evergreen.io.tcp import Address, TCPClient, TCPConnection, TCPServer
+from evergreen.locks import Lock
+from evergreen.timeout import fail_after, move_on_after
+
+__all__ = ["TLSServer", "TLSStream", "connect", "wrap"]
+
+HANDSHAKE_TIMEOUT = 60.0  #: seconds that a peer has for its handshake
+SHUTDOWN_TIMEOUT = 5.0  #: seconds that a peer has to answer a close_notify
+LIMIT = 100 * 1024 * 1024  #: bytes that one read may gather, as for other streams
+LINE_LIMIT = 1024 * 1024
+
+_CIPHERTEXT = 65536  # bytes that are received at a time
+_AT_ONCE = 262144  # bytes that are encrypted before they are sent
+_PLAINTEXT = 65536  # bytes that are decrypted at a time; records have 16 KiB at most
+
+
+class TLSStream:
+    """An encrypted stream over another one; it reads and writes like any stream.
+
+    The handshake is done by the first read or write, or by `do_handshake`.  The exceptions are those of
+    `ssl`: `ssl.SSLCertVerificationError`, `ssl.SSLError`, and `TimeoutError` for a handshake that takes
+    longer than *handshake_timeout* seconds.
+
+    A peer that goes away without a close_notify (RFC 8446, 6.1) is taken for one that has ended, as
+    `ssl.SSLSocket` takes it, unless *suppress_ragged_eofs* is false: then it is an `ssl.SSLEOFError`,
+    and nobody between the two can cut the data short unnoticed.
+    """
+
+    error_cls = OSError
+
+    def __init__(
+        self,
+        stream: Any,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+        handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
+        shutdown_timeout: float | None = SHUTDOWN_TIMEOUT,
+        suppress_ragged_eofs: bool = True,
+    ) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            session=session,
+        )
+        self._handshake_timeout = handshake_timeout
+        self._shutdown_timeout = shutdown_timeout
+        self._suppress_ragged_eofs = suppress_ragged_eofs
+        self._ready = False  # the handshake is done
+        self._failure: BaseException | None = None  # what it failed with
+        self._ended = False  # nothing more can be read
+        self._shut = False  # our close_notify was sent
+        self._plain = bytearray()  # decrypted, and not read yet
+        self._handshaking = Lock()
+        self._receiving = Lock()  # one task at a time takes from the stream beneath
+        self._reading = Lock()  # one read at a time gathers
+
+    # ---- the engine ---------------------------------------------------------------------------
+
+    def _send(self) -> bool:
+        """Hand what TLS has to say to the stream beneath; it queues it before it waits."""
+        return self._stream.write(self._outgoing.read()) if self._outgoing.pending else True
+
+    def _receive(self) -> None:
+        """Give TLS more of what the peer sent."""
+        before = self._incoming.pending
+        with self._receiving:
+            if self._incoming.pending > before:
+                return  # another task did it meanwhile
+            data = self._stream.read(_CIPHERTEXT)
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _do(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Take one step of TLS, sending and receiving what it wants.  At the end of data, return None."""
+        while True:
+            try:
+                result = step(*args)
+            except ssl.SSLWantReadError:
+                self._send()
+                self._receive()
+            except ssl.SSLZeroReturnError:
+                self._send()
+                return None
+            except ssl.SSLEOFError:
+                if not self._suppress_ragged_eofs or not self._ready:
+                    raise
+                return None
+            except ssl.SSLError:
+                self._send_alert()
+                raise
+            else:
+                return result
+
+    def _send_alert(self) -> None:
+        """Tell the peer what is wrong, if it still listens."""
+        try:
+            self._send()
+        except OSError:
+            pass
+
+    def do_handshake(self) -> None:
+        """Agree on keys and check certificates.  Harmless if that is done."""
+        if self._ready:
+            return
+        with self._handshaking:
+            if self._failure is not None:
+                raise self._failure
+            if self._ready:
+                return
+            try:
+                with fail_after(self._handshake_timeout):
+                    self._do(self._tls.do_handshake)
+                    self._send()
+            except BaseException as exc:
+                if isinstance(exc, Exception):
+                    self._failure = exc
+                    self._stream.close()
+                raise
+            self._ready = True
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Decrypt some more; return False at the end."""
+        if self._ended:
+            return False
+        data = self._do(self._tls.read, _PLAINTEXT)
+        if not data:
+            self._ended = True
+            return False
+        self._plain += data
+        if self._outgoing.pending:
+            self._send()  # an answer to the peer, such as a key update's
+        return True
+
+    def _take(self, n: int) -> bytes:
+        if n >= len(self._plain):
+            data = bytes(self._plain)
+            self._plain.clear()
+        else:
+            data = bytes(memoryview(self._plain)[:n])
+            del self._plain[:n]
+        return data
+
+    def _begin(self) -> None:
+        self.do_handshake()
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._stream.closed and not self._plain:
+            raise OSError(errno.EBADF, "stream is closed")
+
+    def read(self, n: int = -1, /) -> bytes:
+        """Return up to n bytes: what has come in, waiting only while that is nothing.
+
+        ``b""`` means that the peer has ended its side.  Without n, or if it is negative, return all that
+        comes until then; OSError EMSGSIZE if that is more than 100 MiB.
+        """
+        self._begin()
+        with self._reading:
+            if n < 0:
+                while self._fill():
+                    self._check_limit(LIMIT)
+                return self._take(len(self._plain))
+            if n == 0:
+                return b""
+            if not self._plain:
+                data = self._read_some(n)
+                return data if data is not None else self._take(n)
+            return self._take(n)
+
+    def _read_some(self, n: int) -> bytes | None:
+        """Decrypt straight into what the caller gets, if nothing waits; None: use the buffer."""
+        if self._ended:
+            return b""
+        data: bytes | None = self._do(self._tls.read, n)
+        if self._outgoing.pending:
+            self._send()
+        if not data:
+            self._ended = True
+            return b""
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a writable buffer what has come in; return the number of bytes, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read_exactly(self, n: int, /) -> bytes:
+        """Return exactly n bytes; EOFError, with attribute partial, if the stream ends before."""
+        if n < 0:
+            raise ValueError(f"n must not be negative: {n}")
+        self._begin()
+        with self._reading:
+            while len(self._plain) < n:
+                if not self._fill():
+                    raise _incomplete_read(self._stream, self._take(n), n)
+            return self._take(n)
+
+    def read_bytes(self, n: int, /) -> bytes:
+        """Return exactly n bytes; if the stream ends before, close it and return ``b""``."""
+        if n <= 0:
+            raise ValueError(f"n must be positive, not {n}")
+        self._begin()
+        with self._reading:
+            while len(self._plain) < n:
+                if not self._fill():
+                    self.close()
+                    return b""
+            return self._take(n)
+
+    def _until(self, find: Callable[[int], int], limit: int) -> bytes | None:
+        """Return everything up to where find(start) says; None: it ended before."""
+        start = 0
+        while True:
+            end = find(start)
+            if end >= 0 and end <= limit:
+                return self._take(end)
+            start = len(self._plain)
+            if end > limit or start >= limit:
+                raise OSError(errno.EMSGSIZE, f"no end found in the first {limit} bytes")
+            if not self._fill():
+                return None
+
+    def read_until(self, delimiter: bytes, /, limit: int = LIMIT) -> bytes:
+        """Return everything up to the delimiter, and the delimiter.
+
+        If the stream ends before, close it and return ``b""``.  OSError EMSGSIZE if the delimiter is not in
+        the first *limit* bytes; they stay in the stream.
+        """
+        if not delimiter:
+            raise ValueError("the delimiter must not be empty")
+
+        def find(start: int) -> int:
+            place = self._plain.find(delimiter, max(0, start - len(delimiter) + 1))
+            return place + len(delimiter) if place >= 0 else -1
+
+        return self._read_until(find, limit)
+
+    def read_until_regex(self, regex: bytes | re.Pattern[bytes], /, limit: int = LIMIT) -> bytes:
+        """Return everything up to the end of the first match; see `read_until`."""
+        pattern = re.compile(regex)
+
+        def find(_: int) -> int:
+            match = pattern.search(self._plain)
+            return match.end() if match else -1
+
+        return self._read_until(find, limit)
+
+    def _read_until(self, find: Callable[[int], int], limit: int) -> bytes:
+        self._begin()
+        with self._reading:
+            data = self._until(find, limit)
+            if data is None:
+                self.close()
+                return b""
+            return data
+
+    def readline(self, /, limit: int = LINE_LIMIT) -> bytes:
+        """Return the next line with its ``\\n``; the last one may have none; ``b""`` at the end."""
+        self._begin()
+        with self._reading:
+            data = self._until(lambda start: self._plain.find(b"\n", start) + 1 or -1, limit)
+            return self._take(len(self._plain)) if data is None else data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def _check_limit(self, limit: int) -> None:
+        if len(self._plain) > limit:
+            raise OSError(errno.EMSGSIZE, f"more than {limit} bytes")
+
+    # ---- writing ----------------------------------------------------------------------------------
+
+    def write(self, data: Any, /) -> bool:
+        """Encrypt and write bytes, waiting while too much is unsent.
+
+        Return True if the kernel has taken everything, False if some is still to be sent.
+        """
+        self.do_handshake()
+        if self._stream.closed or self._shut:
+            raise OSError(errno.EPIPE, "stream is closed or shut down")
+        view, sent = memoryview(data).cast("B"), True
+        while len(view):
+            view = view[self._do(self._tls.write, view[:_AT_ONCE]) :]
+            sent = self._send()  # a task that is killed there has written this part
+        return sent
+
+    def writelines(self, buffers: Iterable[Any], /) -> bool:
+        """Write several buffers as one."""
+        return self.write(b"".join(buffers))
+
+    def flush(self) -> None:
+        """Wait until everything is sent."""
+        self._stream.flush()
+
+    # ---- the end ----------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Send a close_notify: nothing more will be written.  Reading goes on."""
+        if not self._shut:
+            self.do_handshake()
+            self._notify_close()
+
+    def _notify_close(self) -> None:
+        self._shut = True
+        try:
+            self._tls.unwrap()
+        except (ssl.SSLWantReadError, ssl.SSLError):
+            pass  # the peer has not answered, or has data on its way
+        self._send()
+
+    def unwrap(self) -> Any:
+        """End TLS and return the stream beneath, which goes on in plain text.
+
+        Raise TimeoutError if the peer takes longer than *shutdown_timeout* seconds to answer.
+        """
+        self.do_handshake()
+        with self._reading, fail_after(self._shutdown_timeout):
+            self._shut = True
+            self._do(self._tls.unwrap)
+            self._send()
+        rest = self._incoming.read()
+        if rest:
+            self._stream.unread(rest)
+        return self._stream
+
+    def close(self) -> None:
+        """Send a close_notify, and close the stream beneath; harmless if it is closed."""
+        if self._stream.closed:
+            return
+        if self._ready and not self._shut:
+            try:
+                with move_on_after(self._shutdown_timeout):
+                    self._notify_close()
+            except OSError:
+                pass  # the peer has gone
+        self._stream.close()
+
+    def abort(self) -> None:
+        """Close the stream beneath at once, dropping what is unsent."""
+        self._stream.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- what is known of it --------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return bool(self._stream.closed)
+
+    @property
+    def stream(self) -> Any:
+        """The stream beneath."""
+        return self._stream
+
+    @property
+    def sockname(self) -> Any:
+        """The address of this end."""
+        return self._stream.sockname
+
+    @property
+    def peername(self) -> Any:
+        """The address of the other end."""
+        return self._stream.peername
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection to the same server may be given, to resume (RFC 8446, 2.2)."""
+        return self._tls.session
+
+    @property
+    def session_reused(self) -> bool:
+        """Whether a session was resumed."""
+        return bool(self._tls.session_reused)
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name that the client asked for."""
+        return self._tls.server_hostname
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """Return the peer's certificate, as `ssl.SSLSocket.getpeercert` does."""
+        return self._tls.getpeercert(binary_form)
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol that both sides agreed on (RFC 7301), or None."""
+        return self._tls.selected_alpn_protocol()
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Return (name, protocol, secret bits) of the cipher in use, or None."""
+        return self._tls.cipher()
+
+    def version(self) -> str | None:
+        """Return the protocol's version, such as ``"TLSv1.3"``, or None before the handshake."""
+        return self._tls.version()
+
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
+        """Return channel binding data (RFC 5929)."""
+        return self._tls.get_channel_binding(cb_type)
+
+
+def wrap(
+    stream: Any,
+    context: ssl.SSLContext | None = None,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    **options: Any,
+) -> TLSStream:
+    """Go on in TLS over an open stream: do the handshake and return the `TLSStream`.
+
+    Without *context*, a client has `ssl.create_default_context()`, which checks certificate and name;
+    a server needs one with its certificate.  *options* are those of `TLSStream`.
+    """
+    if context is None:
+        if server_side:
+            raise ValueError("a server needs a context, with its certificate")
+        context = ssl.create_default_context()
+    wrapped = TLSStream(stream, context, server_side=server_side, server_hostname=server_hostname, **options)
+    wrapped.do_handshake()
+    return wrapped
+
+
+def connect(
+    address: Address,
+    context: ssl.SSLContext | None = None,
+    *,
+    server_hostname: str | None = None,
+    source_address: Address | None = None,
+    alpn_protocols: Sequence[str] | None = None,
+    **options: Any,
+) -> TLSStream:
+    """Connect to (host, port) and do the handshake; return the `TLSStream`.
+
+    The certificate must be valid for *server_hostname*, by default the host of *address*.
+    *alpn_protocols* (RFC 7301) are set on the default context only; a context of the user's has its own.
+    """
+    if context is None:
+        context = ssl.create_default_context()
+        if alpn_protocols is not None:
+            context.set_alpn_protocols(list(alpn_protocols))
+    elif alpn_protocols is not None:
+        raise ValueError("set_alpn_protocols() belongs to the context that was given")
+    client = TCPClient()
+    try:
+        client.connect(address, source_address)
+        return wrap(client, context, server_hostname=server_hostname or address[0], **options)
+    except BaseException:
+        client.close()
+        raise
+
+
+class TLSServer(TCPServer):
+    """A `TCPServer` whose handlers get a `TLSStream`, after its handshake.
+
+    A peer that fails its handshake, or takes longer than *handshake_timeout* seconds, is closed and
+    counted in `failed_handshakes`; nobody else waits for it.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[TLSStream], object] | None = None,
+        context: ssl.SSLContext | None = None,
+        *,
+        handshake_timeout: float | None = HANDSHAKE_TIMEOUT,
+        **options: Any,
+    ) -> None:
+        if context is None:
+            raise TypeError("a TLSServer needs a context, with its certificate")
+        super().__init__(handler, **options)
+        self._context = context
+        self._handshake_timeout = handshake_timeout
+        self.failed_handshakes = 0
+
+    def _handle(self, connection: TCPConnection) -> None:
+        try:
+            stream = wrap(
+                connection,
+                self._context,
+                server_side=True,
+                handshake_timeout=self._handshake_timeout,
+            )
+        except OSError:  # ssl.SSLError and TimeoutError are such
+            self.failed_handshakes += 1
+            connection.close()
+            return
+        except BaseException:
+            connection.close()
+            raise
+        self._serve_stream(connection, stream)
+
+    def _serve_stream(self, connection: TCPConnection, stream: TLSStream) -> None:
+        try:
+            if self._handler is None:
+                self.handle_connection(stream)
+                return
+            with stream:
+                self._handler(stream)
+        except BaseException as exc:
+            dropped = self._closed and connection.closed and isinstance(exc, OSError)
+            stream.close()
+            if not dropped:
+                raise

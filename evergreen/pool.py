@@ -1,0 +1,145 @@
+"""Pools: a bounded number of tasks at once, over any amount of work.
+
+Use one to go through more work than can be under way at a time (pages to fetch, files to convert);
+the work is taken from its iterable only as fast as tasks become free.  `TaskGroup` is for tasks
+that belong to a block; `futures.TaskPoolExecutor` has the interface of `concurrent.futures`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from evergreen._evergreen_c import Event, Queue, Semaphore, Task, shield, spawn
+
+__all__ = ["Pool"]
+
+_R = TypeVar("_R")
+
+
+class Pool:
+    """At most *size* tasks at a time; as a context manager it joins them, or kills them on error."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"a pool needs room for at least one task, not {size}")
+        self._size = size
+        self._free = Semaphore(size)
+        self._tasks: set[Task] = set()
+        self._empty = Event()
+        self._empty.set()
+
+    @property
+    def size(self) -> int:
+        """How many tasks there may be at a time."""
+        return self._size
+
+    def __len__(self) -> int:
+        """How many tasks there are now."""
+        return len(self._tasks)
+
+    def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+        """Spawn function(*args, **kwargs) as a task of the pool, waiting for room; return it."""
+        self._free.acquire()
+        try:
+            task = spawn(function, *args, **kwargs)
+        except BaseException:
+            self._free.release()
+            raise
+        self._tasks.add(task)
+        self._empty.clear()
+        task.add_done_callback(self._on_end)
+        return task
+
+    def _on_end(self, task: Task) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._empty.set()
+        self._free.release()
+
+    def map(self, function: Callable[..., _R], *iterables: Iterable[Any]) -> list[_R]:
+        """Return [function(*args) for args in zip(*iterables)], computed by tasks of the pool.
+
+        The first exception kills the tasks that are still at it, and is raised.
+        """
+        results: dict[int, _R] = {}
+        for place, result in self._unordered(function, iterables, ahead=None):
+            results[place] = result
+        return [results[place] for place in range(len(results))]
+
+    def imap(self, function: Callable[..., _R], *iterables: Iterable[Any]) -> Iterator[_R]:
+        """Iterate over function(*args) for args in zip(*iterables), in that order.
+
+        At most *size* results are computed ahead of what was taken.  An exception is raised in its
+        turn; that, and leaving the iteration early, kill the tasks that are still at it.
+        """
+        ahead: deque[Task] = deque()
+        try:
+            for args in zip(*iterables):  # noqa: B905  (as the built-in map() has it)
+                if len(ahead) == self._size:
+                    yield ahead.popleft().result()
+                ahead.append(self.spawn(function, *args))
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            _end(ahead)
+
+    def imap_unordered(self, function: Callable[..., _R], *iterables: Iterable[Any]) -> Iterator[_R]:
+        """The same as `imap`, but each result as soon as it is there."""
+        for _, result in self._unordered(function, iterables, ahead=self._size):
+            yield result
+
+    def _unordered(
+        self, function: Callable[..., _R], iterables: tuple[Iterable[Any], ...], ahead: int | None
+    ) -> Iterator[tuple[int, _R]]:
+        """Iterate over (place, result), at most *ahead* computed and not taken."""
+        ended: Queue[Task] = Queue()
+        places: dict[Task, int] = {}
+
+        def take(task: Task) -> tuple[int, _R]:
+            return places.pop(task), task.result()
+
+        try:
+            for place, args in enumerate(zip(*iterables)):  # noqa: B905
+                while len(places) == ahead or not ended.empty():
+                    yield take(ended.get())
+                task = self.spawn(function, *args)
+                places[task] = place
+                task.add_done_callback(ended.put_nowait)
+            while places:
+                yield take(ended.get())
+        finally:
+            _end(places)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until no task is left, *timeout* seconds at most; return whether that is so."""
+        return self._empty.wait(timeout)
+
+    def kill(self, reason: object = None) -> None:
+        """Kill all tasks of the pool; do not wait for them."""
+        for task in tuple(self._tasks):
+            task.kill(reason=reason)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            if value is None:
+                self.join()
+        finally:
+            _end(self._tasks)
+
+
+def _end(tasks: Iterable[Task]) -> None:
+    """Kill *tasks*, and wait for their clean-up."""
+    left = [task for task in tasks if task.is_alive()]
+    for task in left:
+        task.kill(reason="its pool has no use for it")
+    with shield():
+        for task in left:
+            task.join()

@@ -1,0 +1,167 @@
+"""patch_asyncio.c: loops of asyncio run in tasks, beside each other."""
+
+import asyncio
+import sys
+import threading
+import time
+
+import pytest
+from helpers import output_of, settle
+
+from evergreen import patcher, spawn
+
+
+@pytest.fixture
+def patched(hub):
+    with patcher.patched():
+        yield hub
+
+
+async def nap(seconds=0.001):
+    await asyncio.sleep(seconds)
+    return asyncio.get_running_loop(), asyncio.current_task()
+
+
+def test_a_loop_in_main_lets_tasks_run(patched):
+    ran = []
+    task = spawn(lambda: (time.sleep(0.001), ran.append(1)))
+    asyncio.run(nap(0.05))
+    assert ran
+    task.join()
+
+
+def test_each_task_may_run_a_loop(patched):
+    async def work(n):
+        loop = asyncio.get_running_loop()
+        for _ in range(5):
+            assert await nap() == (loop, asyncio.current_task())
+            time.sleep(0.001)  # parks the task in the middle of a step
+            assert asyncio.get_running_loop() is loop
+            assert asyncio.current_task().get_loop() is loop
+        return n
+
+    start = time.monotonic()
+    tasks = [spawn(asyncio.run, work(n)) for n in range(20)]
+    assert asyncio.run(work(20)) == 20
+    assert [task.result() for task in tasks] == list(range(20))
+    assert time.monotonic() - start < 5
+
+
+def test_each_patched_thread_may_run_a_loop(patched):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(asyncio.run(nap()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({loop for loop, _ in results}) == 2
+
+
+def test_the_running_loop_is_seen_in_its_task_alone(patched):
+    seen = []
+
+    async def work():
+        task = spawn(lambda: seen.append(asyncio._get_running_loop()))
+        patched.call_soon(lambda: seen.append(asyncio._get_running_loop()))
+        time.sleep(0.001)
+        task.join()
+        return asyncio.get_running_loop()
+
+    asyncio.run(work())
+    assert seen == [None, None]
+    assert asyncio._get_running_loop() is None
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_it_needs_no_other_patch(hub, thread):
+    with patcher.patched(asyncio=True, time=True, select=True, thread=thread):
+        tasks = [spawn(asyncio.run, nap()) for _ in range(3)]
+        assert len({task.result()[0] for task in tasks}) == 3
+
+
+def test_hooks_of_asynchronous_generators_belong_to_the_loop_that_set_them(patched):
+    closed = []
+
+    async def numbers():
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(0)
+            closed.append(asyncio.get_running_loop())
+
+    async def work():
+        await asyncio.sleep(0.001)
+        async for _ in numbers():
+            break  # left to the hook of the loop
+        await asyncio.sleep(0.002)
+        return asyncio.get_running_loop()
+
+    tasks = [spawn(asyncio.run, work()) for _ in range(3)]
+    assert {task.result() for task in tasks} == set(closed)
+    assert sys.get_asyncgen_hooks() == (None, None)
+
+
+def test_a_killed_task_leaves_no_loop_behind(patched):
+    task = spawn(asyncio.run, nap(60))
+    settle()
+    task.kill()
+    task.join()
+    assert spawn(asyncio._get_running_loop).result() is None
+    assert asyncio.run(nap())
+
+
+def test_streams_executors_and_children_work_beside_other_tasks(patched):
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def work():
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello\n")
+            line = await reader.readline()
+            writer.close()
+        slept = await asyncio.to_thread(lambda: (time.sleep(0.001), 7)[1])
+        child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+        out, _ = await child.communicate(b"world")
+        return line, slept, out, child.returncode
+
+    tasks = [spawn(asyncio.run, work()) for _ in range(3)]
+    for task in tasks:
+        assert task.result() == (b"hello\n", 7, b"world", 0)
+
+
+def test_unpatching_while_a_loop_runs_is_harmless(hub):
+    async def work():
+        with patcher.patched():
+            await nap()
+        await nap()
+        return asyncio.get_running_loop()
+
+    assert asyncio.run(work())
+    assert asyncio._get_running_loop() is None
+
+
+def test_asyncio_imported_after_the_patch_is_patched():
+    out = output_of(
+        """
+        import sys
+        from evergreen import patcher, spawn
+        patcher.patch()
+        print("asyncio" in sys.modules, patcher.is_patched("asyncio"))
+        import asyncio
+
+        async def nap():
+            await asyncio.sleep(0.01)
+            return asyncio.get_running_loop()
+
+        tasks = [spawn(asyncio.run, nap()) for _ in range(2)]
+        print(len({task.result() for task in tasks}), patcher.is_patched("asyncio"))
+        patcher.unpatch()
+        print(patcher.is_patched("asyncio"))
+        """
+    )
+    assert out == "False True\n2 True\nFalse\n"
