@@ -712,6 +712,25 @@ def test_waiting_for_what_no_idle_thread_will_complete_is_a_deadlock(threads):
         Future().result()
 
 
+def test_a_pool_that_can_start_no_thread_says_so(hub, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    gate, start = Event(), futures._native.start
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(futures._native, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(int)
+        monkeypatch.setattr(futures._native, "start", start)
+        assert pool.submit(int, "5").result() == 5
+        monkeypatch.setattr(futures._native, "start", refuse)
+        nested = pool.submit(lambda: pool.submit(gate.wait, 30).result())
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            nested.result()
+        gate.set()
+        assert pool.submit(int, "6").result() == 6
+
+
 def test_it_can_be_the_default_executor_of_asyncio(threads):
     import asyncio
 
@@ -875,6 +894,27 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "[('given', 0), ('given', 1), ('given', 4), ('given', 9)]\n"
+
+
+def test_a_forked_child_does_not_wait_for_the_processes_of_its_parent():
+    out = output_of(
+        """
+        import os, time
+        from evergreen import futures
+        pool = futures.ProcessPoolExecutor(1)
+        future = pool.submit(time.sleep, 0.05)
+        if os.fork() == 0:
+            futures._process._at_exit()
+            pool.shutdown()
+            print("child", flush=True)
+            os._exit(0)  # multiprocessing would try to join them
+        else:
+            os.wait()
+            print(future.result())
+        """,
+        options=["-W", "ignore::DeprecationWarning"],  # 3.12: there are threads
+    )
+    assert out == "child\nNone\n"
 
 
 # ---- executors of others -------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.process
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -22,22 +23,33 @@ _Std = concurrent.futures.ProcessPoolExecutor
 
 
 class _Manager:
-    """The thread of an executor that talks to its processes, and a way to wait for its end.
+    """The thread of an executor that talks to its processes, whose join() lets other tasks run.
 
     A thread of its own waits for it natively, from the start: CPython 3.12 starts none at exit.
     """
 
     def __init__(self, thread: threading.Thread) -> None:
-        self.ended = core.Event()
-        _threads.start_native_thread(self._watch, (thread,))
+        self._thread = thread
+        self._ended = core.Event()
+        _threads.start_native_thread(self._watch, ())
 
-    def _watch(self, thread: threading.Thread) -> None:
+    def _watch(self) -> None:
         core.count_pool_thread(1)
         try:
-            thread.join()
+            self._thread.join()
         finally:
             core.count_pool_thread(-1)
-            self.ended.set()
+            self._ended.set()
+
+    def join(self) -> None:
+        _native.wait(self._ended)
+
+    def give_up(self) -> None:
+        """Neither thread is in this process, which was forked."""
+        self._ended.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._thread, name)
 
 
 class ProcessPoolExecutor(ChunkingExecutor, _Std):
@@ -51,7 +63,6 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
     """
 
     _manager: _Manager | None = None
-    _results: Any = None  # the queue of results, which shutdown() closes at the end
     _was_shut_down = False
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
@@ -70,14 +81,9 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
         """
         if not self._was_shut_down:
             self._was_shut_down = True
-            self._results = getattr(self, "_result_queue", None)
-            super().shutdown(False, cancel_futures=cancel_futures)
-        if wait:
-            if self._manager is not None:
-                _native.wait(self._manager.ended)
-            results, self._results = self._results, None
-            if results is not None:
-                results.close()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+        elif wait and self._manager is not None:
+            self._manager.join()
 
     def _start_executor_manager_thread(self) -> None:
         std: Any = self
@@ -88,7 +94,7 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
             std._launch_processes()  # here, so that they are forked by this thread
         _native.at_once(super()._start_executor_manager_thread)
         thread: Any = std._executor_manager_thread
-        self._manager = _Manager(thread)
+        std._executor_manager_thread = self._manager = _Manager(thread)
         _executors.add(self)
         _managers.add(self._manager)
 
@@ -99,12 +105,17 @@ _managers: weakref.WeakSet[_Manager] = weakref.WeakSet()
 
 def _at_exit() -> None:
     """Do what the standard library does next, and let other tasks run while it takes its time."""
-    managers = list(_managers)
     for executor in list(_executors):
-        executor.shutdown(wait=False)
-    for manager in managers:
-        _native.wait(manager.ended)
+        executor.shutdown()
+    for manager in list(_managers):  # of executors that were dropped
+        manager.join()
 
 
+def _after_fork_in_child() -> None:
+    for manager in list(_managers):
+        manager.give_up()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 # After concurrent.futures.process was imported: the last to register is the first to be called.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

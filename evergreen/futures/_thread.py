@@ -175,7 +175,11 @@ class _ThreadPool:
         if waits == 0:
             self.room += 1
             if self.spare < 0 and self.room > 0:
-                self.start()
+                try:
+                    self.start()
+                except BaseException:
+                    self.take_back()
+                    raise
         return True
 
     def take_back(self) -> None:
