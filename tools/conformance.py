@@ -3,9 +3,9 @@
     python tools/conformance.py                   the modules below
     python tools/conformance.py test_os test_ssl  these
 
-Each module of the interpreter's `test` package runs twice in processes of their own, unpatched and patched.  A test
-that reports nothing for 20 seconds is ended and counted as hung.  The exit status is 1 if there are regressions
-that docs/reference/conformance.rst does not explain.
+Each module of the interpreter's `test` package runs twice in processes of their own, unpatched and patched.
+A test that reports nothing for 20 seconds is ended and counted as hung.  The exit status is 1 if there are
+regressions that docs/reference/conformance.rst does not explain.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from pathlib import Path
 
 MODULES = """
     test_socket test_ssl test_select test_poll test_epoll test_selectors test_time test_timeout
-    test_threading test_threading_local test_thread test_threadsignals test_queue test_subprocess test_signal
+    test_threading test_threading_local test_thread test_threadsignals test_queue test_subprocess
     test_os test_posix test_pty test_popen test_wait3 test_wait4 test_fork1 test_fileio test_bufio test_io
-    test_socketserver test_httplib test_httpservers test_ftplib test_smtplib test_logging test_concurrent_futures
-    test_asyncio.test_events test_asyncio.test_base_events test_asyncio.test_tasks test_asyncio.test_subprocess
+    test_signal test_socketserver test_httplib test_httpservers test_ftplib test_smtplib test_logging
+    test_asyncio.test_events test_asyncio.test_base_events test_asyncio.test_tasks
+    test_asyncio.test_subprocess test_concurrent_futures
 """.split()
 HANG = 20  # seconds
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "reference" / "conformance.rst"
