@@ -35,26 +35,47 @@ def parked(function, *args):
     return task
 
 
-@pytest.mark.parametrize("send", [os.kill, lambda pid, sig: signal.pthread_kill(threading.get_ident(), sig)])
-def test_sigwait_lets_other_tasks_run(blocked, send):
+def send(number):
+    """To this thread: another one, idle in a pool, has not blocked it."""
+    signal.pthread_kill(threading.main_thread().ident, number)
+
+
+def test_sigwait_lets_other_tasks_run(blocked):
     task = parked(signal.sigwait, iter([USR1]))
-    send(os.getpid(), USR1)
+    send(USR1)
     assert task.result() is USR1
+
+
+def test_sigwait_takes_what_is_sent_to_the_process():
+    out = output_of(
+        """
+        import os, signal
+        import evergreen
+        from evergreen import patcher
+        patcher.patch()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        task = evergreen.spawn(signal.sigwait, [signal.SIGUSR1])
+        evergreen.sleep(0)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        print(task.result().name)
+        """
+    )
+    assert out == "SIGUSR1\n"
 
 
 def test_sigwaitinfo_lets_other_tasks_run(blocked):
     task = parked(signal.sigwaitinfo, [USR1])
-    os.kill(os.getpid(), signal.SIGUSR2)
+    send(signal.SIGUSR2)
     settle()
     assert task.is_alive()
-    os.kill(os.getpid(), USR1)
+    send(USR1)
     assert task.result().si_pid == os.getpid()
 
 
 def test_sigtimedwait_lets_other_tasks_run_until_its_time_is_up(blocked):
     assert parked(signal.sigtimedwait, [USR1], 0.01).result() is None
     task = parked(signal.sigtimedwait, [USR1], 60)
-    os.kill(os.getpid(), USR1)
+    send(USR1)
     assert task.result().si_signo == USR1
     assert signal.sigtimedwait([USR1], 0) is None
 
@@ -63,7 +84,7 @@ def test_a_killed_sigwait_takes_no_signal(blocked):
     task = parked(signal.sigwait, [USR1])
     task.kill()
     task.join()
-    os.kill(os.getpid(), USR1)
+    send(USR1)
     assert signal.sigwait([USR1]) is USR1
 
 
