@@ -14,13 +14,15 @@ C_FILES := $(wildcard _evergreen_c/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test lint format bench bench-quick bench-check leaks asan docs test-next test-all clean FORCE
+.PHONY: help build demo test conformance lint format bench bench-quick bench-check leaks asan docs test-next test-all \
+	clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'build        the package and its extension, in place, for $(VENV)'
 	@echo 'demo         crawl a documentation tree with 100 tasks in one thread'
 	@echo 'test         the tests'
+	@echo 'conformance  CPython'\''s own tests with everything patched: what passes only without'
 	@echo 'lint         ruff, mypy, clang-format'
 	@echo 'format       let ruff and clang-format rewrite the files'
 	@echo 'bench        the benchmarks, into docs/benchmarks.md; bench-quick: rougher and sooner, printed only'
@@ -61,6 +63,9 @@ demo: build $(VENV)/.extra-examples
 
 test: build
 	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+conformance: build
+	$(VENV)/bin/python tools/conformance.py $(ARGS)
 
 bench: build $(VENV)/.extra-bench
 	@mkdir -p build

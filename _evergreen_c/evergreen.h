@@ -434,6 +434,7 @@ extern PyType_Spec eg_handler_spec, eg_timer_spec, eg_watcher_spec;
 int eg_signal_open(EgHub *hub); /* the wake-up pipe of the main thread's hub */
 void eg_signal_after_poll(EgHub *hub);
 void eg_signal_close(EgHub *hub);
+EgQueue *eg_signal_handled(EgHub *hub); /* woken when handlers have run; NULL: not in this thread */
 
 /* ---- hub.c: the loop ------------------------------------------------------ */
 typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from the heap */
@@ -803,7 +804,8 @@ extern EgPatch *const eg_patch_time[],
                                                                 *const eg_patch_queue[];
 extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
                                                                *const eg_patch_multiprocessing[],
-                                                                   *const eg_patch_asyncio[];
+                                                                   *const eg_patch_asyncio[],
+                                                                       *const eg_patch_signal[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,

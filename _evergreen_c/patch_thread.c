@@ -179,6 +179,27 @@ thread_get_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
     return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLong(ident);
 }
 
+EG_PATCH(thread_pthread_kill, "_signal", "pthread_kill", "thread");
+
+/* A task's ident is the address of no thread, and the C library takes it for one. */
+static PyObject *
+thread_pthread_kill(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *native = NULL, *result;
+    unsigned long ident = n == 2 && PyLong_Check(args[0]) ? PyLong_AsUnsignedLongMask(args[0]) : 0;
+    for (EgHub *hub = ident ? eg_state->hubs : NULL; hub && !native; hub = hub->next_hub)
+        for (EgTask *task = hub->tasks; task && !native; task = task->next)
+            if ((unsigned long)(uintptr_t)task == ident
+                && !(native = PyLong_FromUnsignedLong(hub->thread)))
+                return NULL;
+    if (!native)
+        return eg_patch_call_original(&thread_pthread_kill_patch, self, args, n, kwnames);
+    PyObject *given[2] = {native, args[1]};
+    result = eg_patch_call_original(&thread_pthread_kill_patch, self, given, 2, kwnames);
+    Py_DECREF(native);
+    return result;
+}
+
 /* ---- starting ------------------------------------------------------------------------ */
 EG_PATCH(thread_start_new_thread, "_thread", "start_new_thread", "thread");
 EG_PATCH(thread_start_new, "_thread", "start_new", "thread");
@@ -378,6 +399,7 @@ eg_thread_note_native(PyObject *module, PyObject *lock)
 EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
                                     &thread_start_new_patch,
                                     &thread_get_ident_patch,
+                                    &thread_pthread_kill_patch,
                                     &thread_set_sentinel_patch,
                                     &thread_excepthook_patch,
                                     &thread_count_patch,
@@ -605,9 +627,17 @@ thread_main_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
     return PyLong_FromUnsignedLong(eg_thread_ident());
 }
 
-EgPatch *const eg_patch_thread[] = {
-    &thread_start_new_thread_patch, &thread_start_new_patch,       &thread_get_ident_patch,
-    &thread_main_ident_patch,       &thread_start_joinable_patch,  &thread_handle_join_patch,
-    &thread_handle_is_done_patch,   &thread_handle_set_done_patch, &thread_shutdown_patch,
-    &thread_excepthook_patch,       &thread_count_patch,           NULL};
+EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
+                                    &thread_start_new_patch,
+                                    &thread_get_ident_patch,
+                                    &thread_pthread_kill_patch,
+                                    &thread_main_ident_patch,
+                                    &thread_start_joinable_patch,
+                                    &thread_handle_join_patch,
+                                    &thread_handle_is_done_patch,
+                                    &thread_handle_set_done_patch,
+                                    &thread_shutdown_patch,
+                                    &thread_excepthook_patch,
+                                    &thread_count_patch,
+                                    NULL};
 #endif

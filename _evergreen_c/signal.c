@@ -21,7 +21,8 @@ struct EgSignals {
     bool happened; /* set by signal_on_byte() */
     bool queued;   /* node is on the ring */
     EgNode node;
-    EgHub *hub; /* borrowed: the hub owns this */
+    EgQueue handled; /* who waits for any handler to have run */
+    EgHub *hub;      /* borrowed: the hub owns this */
 };
 
 /* ---- libuv's side: no PyObject touched ----------------------------------------- */
@@ -45,9 +46,19 @@ signal_handle(PyObject *unused, PyObject *args)
 {
     (void)unused;
     (void)args;
-    if (PyErr_CheckSignals() < 0)
+    int status = PyErr_CheckSignals();
+    EgQueue *handled = eg_signal_handled(eg_hub_here);
+    if (handled)
+        eg_queue_wake_all(handled);
+    if (status < 0)
         return NULL;
     Py_RETURN_NONE;
+}
+
+EgQueue *
+eg_signal_handled(EgHub *hub)
+{
+    return hub->signals ? &hub->signals->handled : NULL;
 }
 
 static PyMethodDef signal_handle_def = {"handle_signals", signal_handle, METH_NOARGS, NULL};

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from evergreen import _evergreen_c as core
 
-__all__ = ["import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
+__all__ = ["Finding", "audit", "import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
 
 # What the name of a module is patched by.
 _GROUPS = {
@@ -35,6 +35,7 @@ _GROUPS = {
     "os": "os",
     "posix": "os",
     "fcntl": "os",
+    "signal": "os",
     "subprocess": "os",
     "io": "os",
     "_io": "os",
@@ -61,8 +62,9 @@ def patch(**modules: bool) -> None:
     """Make blocking calls cooperate: ``patch()`` all, ``patch(socket=True)`` only some of them,
     ``patch(thread=False)`` all but some.
 
-    The names are ``time``, ``socket`` (with the resolver), ``select`` and ``thread`` (locks, threads
-    and thread-local data); any other is a TypeError.  Patching twice is harmless.
+    The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` (locks, threads and
+    thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing`` and ``asyncio``;
+    any other is a TypeError.  Patching twice is harmless.
     """
     _apply(_choose(modules), True)
 
@@ -132,6 +134,72 @@ def import_patched(name: str) -> ModuleType:
     """Patch everything, then import a module: patching in place leaves nothing for less."""
     patch()
     return importlib.import_module(name)
+
+
+class Finding(NamedTuple):
+    """What `audit` says of one function."""
+
+    group: str
+    name: str  # as "time.sleep", "_socket.socket.recv"
+    state: str  # "patched", "waiting" (its module is not imported), "native", "missing" or "replaced"
+    why: str  # one sentence; empty where there is nothing to say
+
+
+def audit() -> list[Finding]:
+    """Say of each function that can be patched how it stands, and of what else keeps calls native.
+
+    States: *patched*; *waiting*: it will be when its module is imported; *native*: its group is not patched;
+    *missing*: this Python has no such function; *replaced*: somebody else has put another function in its
+    place, so calls through that name do not cooperate.
+
+    >>> from evergreen import patcher
+    >>> [finding.name for finding in patcher.audit() if finding.state == "replaced"]
+    []
+    """
+    findings = []
+    for group, owner, function, applied in core.patch_list():
+        name = f"{owner}.{function}"
+        if owner.partition(".")[0] not in sys.modules:
+            why = "its module is not imported yet"
+            state = "waiting" if applied else "native"
+        elif core.patch_native(owner, function) is None:
+            state, why = "missing", f"this Python ({sys.version.split()[0]}) has no such function in C"
+        elif applied:
+            state, why = "patched", ""
+        else:
+            state, why = "native", f"group {group!r} is not patched"
+        findings.append(Finding(group, name, state, why))
+    return [*findings, *_replaced_names(), *_native_threads()]
+
+
+# Names that other frameworks replace, and the type or module that they have in the standard library.
+_NAMES = {
+    "time": ("time", "sleep"),
+    "socket": ("socket", "socket", "getaddrinfo"),
+    "select": ("select", "select", "poll", "epoll"),
+    "thread": ("_thread", "allocate_lock", "start_new_thread", "get_ident"),
+    "os": ("os", "read", "write", "close", "waitpid"),
+    "ssl": ("ssl", "SSLSocket", "SSLContext"),
+}
+
+
+def _replaced_names() -> Iterator[Finding]:
+    for group, (module, *names) in _NAMES.items():
+        for name in names if module in sys.modules else ():
+            found = getattr(sys.modules[module], name, None)
+            home = getattr(found, "__module__", None) or ""
+            if found is None:
+                yield Finding(group, f"{module}.{name}", "replaced", "somebody has deleted it")
+            elif home not in (module, "_" + module, "posix", "_thread", "_socket", "socket"):
+                yield Finding(group, f"{module}.{name}", "replaced", f"it comes from {home}")
+
+
+def _native_threads() -> Iterator[Finding]:
+    for thread in threading.enumerate():
+        native = getattr(thread, "native_id", None)
+        if is_patched("_thread") and native is not None and native != threading.get_native_id():
+            why = "it was started before the patch, and stays a native thread"
+            yield Finding("thread", f"thread {thread.name!r}", "native", why)
 
 
 _originals: dict[str, ModuleType] = {}

@@ -314,6 +314,64 @@ def test_native_threads_without_a_loop_keep_the_native_behaviour():
     assert thread_result == [None]
 
 
+# ---- audit ----------------------------------------------------------------------------------
+
+
+def states(group):
+    return {finding.state for finding in patcher.audit() if finding.group == group}
+
+
+def test_audit_says_what_is_patched():
+    assert states("time") == {"native"}
+    patcher.patch()
+    found = {finding.name: finding.state for finding in patcher.audit()}
+    assert found["time.sleep"] == found["posix.read"] == found["_ssl._SSLSocket.read"] == "patched"
+    assert "native" not in found.values()
+
+
+def test_audit_gives_a_reason_for_whatever_is_not_patched():
+    for _ in range(2):
+        assert all(bool(finding.why) is (finding.state != "patched") for finding in patcher.audit())
+        patcher.patch()
+
+
+def test_audit_says_what_somebody_has_replaced(monkeypatch):
+    def sleep(seconds):
+        pass
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.delattr(select, "epoll")
+    assert {finding.name for finding in patcher.audit() if finding.state == "replaced"} == {
+        "time.sleep",
+        "select.epoll",
+    }
+
+
+def test_audit_says_which_threads_stay_native():
+    release = threading.Event()
+    thread = Thread(target=release.wait, name="old")
+    thread.start()
+    with patcher.patched():
+        why = [finding.why for finding in patcher.audit() if finding.name == "thread 'old'"]
+    release.set()
+    thread.join()
+    assert len(why) == 1
+
+
+def test_audit_of_a_module_that_is_not_imported_yet():
+    out = output_of(
+        """
+        from evergreen import patcher
+        print({finding.state for finding in patcher.audit() if finding.group == "asyncio"})
+        patcher.patch()
+        print({finding.state for finding in patcher.audit() if finding.group == "asyncio"})
+        import asyncio
+        print({finding.state for finding in patcher.audit() if finding.group == "asyncio"})
+        """
+    )
+    assert out == "{'native'}\n{'waiting'}\n{'patched'}\n"
+
+
 # ---- original -------------------------------------------------------------------------------
 
 
