@@ -490,24 +490,18 @@ int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
 /* ---- wire.c: libuv's side of a stream ---------------------------------------------- */
 typedef struct EgStream EgStream;
 typedef struct EgWrite EgWrite;
+typedef struct EgLinger EgLinger;
 typedef enum { EG_TCP, EG_PIPE, EG_IPC, EG_TTY } EgWireKind;
 
 /* A libuv stream and what its callbacks record. It is the loop's until its close callback, and
  * outlives the object that it belongs to while what was written is still being sent. */
 typedef struct EgWire {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-        uv_tty_t tty;
-    } uv;
     EgHub *hub;                 /* borrowed: it closes its wires before it goes */
     EgStream *owner;            /* borrowed; NULL: it was closed, or is gone */
     struct EgWire *prev, *next; /* among the hub's */
     EgNode happened;            /* wire_tell: something is noted below */
     EgNode leave;               /* wire_leave: let go by another thread */
-    EgTimer linger;             /* ends a wire that cannot get rid of what was written */
+    EgLinger *linger; /* while it is only there to send what was written; from the heap */
     EgInput in;
     size_t mark;   /* when so much waits to be read, receiving stops */
     size_t wanted; /* what the reader has room for */
@@ -521,7 +515,14 @@ typedef struct EgWire {
     int write_status;    /* 0; an error: nothing more can be sent */
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
-    bool reading, noted, lingering, closed;
+    bool reading, noted, closed;
+    union { /* last: there is only room for its kind's */
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+    } uv;
 } EgWire;
 
 /* Takes fd over; NULL: *status says why, and fd is still the caller's. */

@@ -355,7 +355,8 @@ stream_arg_limit(const char *name, PyObject *const *args, Py_ssize_t n, PyObject
     return 0;
 }
 
-static PyObject *
+/* Not inlined: its text would lie on the stack of every task that waits in a read. */
+static PyObject *__attribute__((noinline))
 stream_over_limit(EgStream *self, Py_ssize_t limit)
 {
     char text[80];

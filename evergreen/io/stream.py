@@ -208,20 +208,7 @@ class StreamServer:
             raise
         connection._server = self
         self.connections.add(connection)
-        core.spawn(self._handle, connection)
-
-    def _handle(self, connection: Any) -> None:
-        try:
-            if self._handler is None:
-                self.handle_connection(connection)
-                return
-            with connection:
-                self._handler(connection)
-        except BaseException as exc:
-            dropped = self._closed and connection.closed and isinstance(exc, OSError)
-            connection.close()
-            if not (dropped and exc.errno == errno.EBADF):  # close() has closed it under the handler
-                raise
+        core.spawn(_handle, self, connection)
 
     def _forget(self, connection: Any) -> None:
         self.connections.discard(connection)
@@ -276,3 +263,22 @@ class StreamServer:
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _handle(server: StreamServer, connection: Any) -> None:
+    """What the task of a connection runs.  It is there as long as the connection: no object to spare."""
+    handler = server._handler
+    try:
+        if handler is None:
+            server.handle_connection(connection)
+            return
+        handler(connection)
+        if not connection.closed:
+            connection.flush()
+    except BaseException as exc:
+        dropped = server._closed and connection.closed and isinstance(exc, OSError)
+        connection.close()
+        if not (dropped and exc.errno == errno.EBADF):  # the server has closed it under the handler
+            raise
+    else:
+        connection.close()
