@@ -780,7 +780,7 @@ stream_read_until_regex(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObj
     if (stream_arg_limit("read_until_regex", args, n, kwnames, 1, &limit) < 0)
         return NULL;
     PyObject *re = PyImport_ImportModule("re");
-    PyObject *pattern = re ? PyObject_CallMethod(re, "compile", "O", args[0]) : NULL;
+    PyObject *pattern = re ? PyObject_CallMethod(re, "compile", "(O)", args[0]) : NULL;
     PyObject *result = NULL;
     Py_XDECREF(re);
     if (!pattern)

@@ -155,8 +155,11 @@ wire_close(EgWire *wire)
 {
     if (wire->linger && eg_timer_armed(&wire->linger->timer))
         eg_timer_stop(&wire->hub->timers, &wire->linger->timer);
-    if (!uv_is_closing(&wire->uv.handle))
-        uv_close(&wire->uv.handle, wire_on_closed);
+    if (uv_is_closing(&wire->uv.handle))
+        return;
+    if (wire->kind == EG_TTY)
+        uv_tty_set_mode(&wire->uv.tty, UV_TTY_MODE_NORMAL); /* nothing, unless it was changed */
+    uv_close(&wire->uv.handle, wire_on_closed);
 }
 
 static void
