@@ -217,7 +217,7 @@ static PyType_Slot pipe_slots[] = {
 };
 
 PyType_Spec eg_pipe_spec = {
-    .name = "evergreen.io.pipe._PipeStream",
+    .name = "evergreen._evergreen_c._PipeStream",
     .basicsize = sizeof(EgStream),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = pipe_slots,

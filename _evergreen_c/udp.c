@@ -386,7 +386,7 @@ static PyType_Slot udp_slots[] = {
 };
 
 PyType_Spec eg_udp_spec = {
-    .name = "evergreen.io.udp.UDPSocket",
+    .name = "evergreen._evergreen_c.UDPSocket",
     .basicsize = sizeof(EgUdp),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = udp_slots,

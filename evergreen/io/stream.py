@@ -17,7 +17,7 @@ from evergreen import _evergreen_c as core
 from evergreen._evergreen_c import Stream
 from evergreen.event import Event
 
-__all__ = ["BaseStream", "IncompleteReadError", "StreamConnection", "StreamError", "StreamServer"]
+__all__ = ["BaseStream", "IncompleteReadError", "Stream", "StreamConnection", "StreamError", "StreamServer"]
 
 BaseStream = AbstractBaseStream = Stream  # the names of 0.2
 
