@@ -457,7 +457,7 @@ eg_hub_cooperates(void)
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
 #define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
-#define EG_SPARES 4
+#define EG_SPARES 8
 
 typedef struct EgChunk EgChunk;
 typedef struct {
@@ -469,12 +469,14 @@ typedef struct {
 typedef struct {
     PyObject *bytes[EG_SPARES]; /* strong */
     int n;
+    bool failed; /* there was no memory for more */
 } EgSpares;
 
-/* Without the GIL: memory to receive into, and what was received. wanted: what the reader has
- * room for, 0 for whatever there is. accept: 0, or UV_ENOMEM; n may be 0. */
+/* Without the GIL: memory to receive into, and the n bytes that were received there. wanted: what
+ * the reader has room for, 0 for whatever there is. offer: none is left if buf->base is NULL;
+ * accept: 0, or UV_ENOMEM. */
 void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
-int eg_input_accept(EgInput *in, EgSpares *spares, char *base, size_t n);
+int eg_input_accept(EgInput *in, EgSpares *spares, size_t n);
 /* With it. */
 void eg_input_refill(EgSpares *spares);
 void eg_input_drop_spares(EgSpares *spares);
@@ -516,6 +518,7 @@ typedef struct EgWire {
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
     bool reading, noted, closed;
+    bool roomy; /* messages are what the reader has room for: offer more, and spare a vain read(2) */
     union { /* last: there is only room for its kind's */
         uv_handle_t handle;
         uv_stream_t stream;

@@ -574,9 +574,9 @@ stream_raise_incomplete(EgStream *self, Py_ssize_t expected)
         return stream_ended(self, false);
     PyObject *partial = eg_input_bytes(in, in->size);
     PyObject *module = partial ? PyImport_ImportModule("evergreen.io.stream") : NULL;
-    PyObject *exc = module ? PyObject_CallMethod(module, "_incomplete_read", "OOn", self, partial,
-                                                 expected)
-                           : NULL;
+    PyObject *exc =
+        module ? PyObject_CallMethod(module, "_incomplete_read", "OOn", self, partial, expected)
+               : NULL;
     if (exc)
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
     Py_XDECREF(exc);
@@ -953,7 +953,8 @@ stream_write_views(EgStream *self, EgWire *wire, Py_buffer *views, uv_buf_t *buf
         Py_ssize_t part = Py_MIN(sent, views[i].len);
         sent -= part;
         if (part < views[i].len
-            && stream_queue(self, views[i].obj, views[i].buf, (size_t)views[i].len, (size_t)part) < 0)
+            && stream_queue(self, views[i].obj, views[i].buf, (size_t)views[i].len, (size_t)part)
+                   < 0)
             return -1;
     }
     return 0;
@@ -1272,12 +1273,18 @@ PyDoc_STRVAR(stream_doc,
 "A stream belongs to the event loop of the thread that opened it.");
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},    {Py_tp_new, stream_new},
-    {Py_tp_finalize, stream_finalize},  {Py_tp_traverse, stream_traverse},
-    {Py_tp_clear, stream_clear},        {Py_tp_dealloc, stream_dealloc},
-    {Py_tp_repr, stream_repr},          {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, stream_iternext},  {Py_tp_methods, stream_methods},
-    {Py_tp_getset, stream_getset},      {Py_tp_members, stream_members},
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_new, stream_new},
+    {Py_tp_finalize, stream_finalize},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
+    {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_repr, stream_repr},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, stream_iternext},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+    {Py_tp_members, stream_members},
     {0, NULL},
 };
 

@@ -18,7 +18,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MARK 262144                 /* bytes received and not read: then receiving stops */
+#define MARK 262144                    /* bytes received and not read: then receiving stops */
 #define LINGER_NS (60 * 1000000000ull) /* how long a closed stream may go on sending */
 
 struct EgWrite {
@@ -61,7 +61,7 @@ wire_on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buf)
         *buf = uv_buf_init(wire->target + wire->filled,
                            (unsigned)Py_MIN(wire->target_size - wire->filled, 1u << 30));
     else
-        eg_input_offer(&wire->hub->wires->spares, wire->wanted, buf);
+        eg_input_offer(&wire->hub->wires->spares, wire->roomy ? 0 : wire->wanted, buf);
 }
 
 static void
@@ -87,7 +87,8 @@ wire_take_fds(EgWire *wire)
             return;
         uv_pipe_init(wire->uv.handle.loop, taken, 0);
         if (uv_accept(&wire->uv.stream, (uv_stream_t *)taken) == 0
-            && uv_fileno((uv_handle_t *)taken, &fd) == 0 && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+            && uv_fileno((uv_handle_t *)taken, &fd) == 0
+            && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
             fds[wire->nfds++] = fd;
         uv_close((uv_handle_t *)taken, wire_free_taken);
     }
@@ -101,14 +102,20 @@ wire_on_read(uv_stream_t *uv, ssize_t n, const uv_buf_t *buf)
     if (wire->target && buf->base == wire->target + wire->filled)
         wire->filled += n > 0 ? (size_t)n : 0;
     else if (buf->base) {
-        int stored = eg_input_accept(&wire->in, &wire->hub->wires->spares, buf->base,
-                                     n > 0 ? (size_t)n : 0);
+        int stored = eg_input_accept(&wire->in, &wire->hub->wires->spares, n > 0 ? (size_t)n : 0);
         status = stored ? stored : status;
     }
-    if (n == 0 && !status)
-        return; /* nothing there after all */
-    if (status == UV_ENOBUFS)
-        status = UV_ENOMEM; /* wire_on_alloc() found none */
+    if (n == 0 && !status) {
+        wire->roomy = true; /* a full read was followed by nothing */
+        return;
+    }
+    if (wire->wanted && n > (ssize_t)wire->wanted)
+        wire->roomy = false;
+    if (status == UV_ENOBUFS) { /* wire_on_alloc() found none: its turn is in the next poll */
+        if (!wire->hub->wires->spares.failed)
+            return;
+        status = UV_ENOMEM;
+    }
     if (wire->kind == EG_IPC)
         wire_take_fds(wire);
     if (status || wire->in.size >= wire->mark) {

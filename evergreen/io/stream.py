@@ -44,7 +44,7 @@ class StreamError(OSError):
 
     _plain: ClassVar[type[StreamError]]
 
-    def __new__(cls, *args: Any) -> Self:
+    def __new__(cls, *args: Any) -> Self:  # noqa: D102
         if len(args) >= 2 and isinstance(args[0], int):
             kind = type(OSError(args[0], args[1]))
             if not issubclass(cls, kind):
@@ -276,9 +276,9 @@ def _handle(server: StreamServer, connection: Any) -> None:
         if not connection.closed:
             connection.flush()
     except BaseException as exc:
-        dropped = server._closed and connection.closed and isinstance(exc, OSError)
+        dropped = server._closed and connection.closed  # the server has closed it under the handler
         connection.close()
-        if not (dropped and exc.errno == errno.EBADF):  # the server has closed it under the handler
+        if not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
             raise
     else:
         connection.close()

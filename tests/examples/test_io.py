@@ -21,7 +21,10 @@ def run(name, *args, **options):
 def server(name, *args):
     """A server that is running, and its port."""
     child = subprocess.Popen(
-        [sys.executable, EXAMPLES / name, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, EXAMPLES / name, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         first = child.stdout.readline()

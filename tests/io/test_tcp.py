@@ -9,7 +9,7 @@ import socket
 import threading
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import output_of, settle
 
 import evergreen
 from evergreen import spawn
@@ -619,7 +619,8 @@ def test_idle_connections_are_small():
         for c in first + more: c.close()
     """)
     )
-    print(kilobytes); assert kilobytes < 6.0, kilobytes
+    print(kilobytes)
+    assert kilobytes < 6.0, kilobytes
 
 
 def test_tcp_module_exports_what_0_2_did():

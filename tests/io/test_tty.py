@@ -63,7 +63,9 @@ def test_raw_mode_ends_with_the_program():
         "import sys\nfrom evergreen.io.tty import StdinStream\n"
         "StdinStream().set_raw_mode(True)\nsys.stdout.write('raw')"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdin=fd, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=fd, stdout=subprocess.DEVNULL, check=True
+    )
     assert termios.tcgetattr(fd)[:4] == before[:4]
     os.close(person)
     os.close(fd)
