@@ -174,7 +174,8 @@ pipe_recv_fds(PyObject *op, PyObject *args)
         return NULL;
     }
     wire->nfds -= taken;
-    memmove(wire->fds, wire->fds + taken, sizeof *wire->fds * (size_t)wire->nfds);
+    if (wire->nfds)
+        memmove(wire->fds, wire->fds + taken, sizeof *wire->fds * (size_t)wire->nfds);
     return Py_BuildValue("(NN)", data, fds);
 }
 
