@@ -106,4 +106,7 @@ TARGETS: tuple[Target, ...] = (
     Growth("growth", 1.3),
     AtMost("latency_timer", 2, "ms"),
     AtMost("latency_socket", 2, "ms"),
+    Faster("echo1k", "uvloop", 1.4),
+    Faster("echo1k", "gevent", 2),
+    Faster("echo64k", "gevent", 1.1),
 )

@@ -29,6 +29,7 @@ MODULES = (
     "growth",
     "latency_timer",
     "latency_socket",
+    "echo",
 )
 
 
