@@ -530,7 +530,7 @@ eg_hub_cooperates(void)
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
 #define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
-#define EG_SPARES 4
+#define EG_SPARES 8
 
 typedef struct EgChunk EgChunk;
 typedef struct {
@@ -542,12 +542,14 @@ typedef struct {
 typedef struct {
     PyObject *bytes[EG_SPARES]; /* strong */
     int n;
+    bool failed; /* there was no memory for more */
 } EgSpares;
 
-/* Without the GIL: memory to receive into, and what was received. wanted: what the reader has
- * room for, 0 for whatever there is. accept: 0, or UV_ENOMEM; n may be 0. */
+/* Without the GIL: memory to receive into, and the n bytes that were received there. wanted: what
+ * the reader has room for, 0 for whatever there is. offer: none is left if buf->base is NULL;
+ * accept: 0, or UV_ENOMEM. */
 void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
-int eg_input_accept(EgInput *in, EgSpares *spares, char *base, size_t n);
+int eg_input_accept(EgInput *in, EgSpares *spares, size_t n);
 /* With it. */
 void eg_input_refill(EgSpares *spares);
 void eg_input_drop_spares(EgSpares *spares);
@@ -563,24 +565,18 @@ int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
 /* ---- wire.c: libuv's side of a stream ---------------------------------------------- */
 typedef struct EgStream EgStream;
 typedef struct EgWrite EgWrite;
+typedef struct EgLinger EgLinger;
 typedef enum { EG_TCP, EG_PIPE, EG_IPC, EG_TTY } EgWireKind;
 
 /* A libuv stream and what its callbacks record. It is the loop's until its close callback, and
  * outlives the object that it belongs to while what was written is still being sent. */
 typedef struct EgWire {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-        uv_tty_t tty;
-    } uv;
     EgHub *hub;                 /* borrowed: it closes its wires before it goes */
     EgStream *owner;            /* borrowed; NULL: it was closed, or is gone */
     struct EgWire *prev, *next; /* among the hub's */
     EgNode happened;            /* wire_tell: something is noted below */
     EgNode leave;               /* wire_leave: let go by another thread */
-    EgTimer linger;             /* ends a wire that cannot get rid of what was written */
+    EgLinger *linger;           /* while it is only there to send what was written; from the heap */
     EgInput in;
     size_t mark;   /* when so much waits to be read, receiving stops */
     size_t wanted; /* what the reader has room for */
@@ -594,7 +590,16 @@ typedef struct EgWire {
     int write_status;    /* 0; an error: nothing more can be sent */
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
-    bool reading, noted, lingering, closed;
+    bool reading, noted, closed;
+    bool
+        roomy; /* messages are what the reader has room for: offer more, and spare a vain read(2) */
+    union {    /* last: there is only room for its kind's */
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+        uv_tty_t tty;
+    } uv;
 } EgWire;
 
 /* Takes fd over; NULL: *status says why, and fd is still the caller's. */

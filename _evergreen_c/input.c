@@ -3,7 +3,9 @@
  * They wait in a chain of chunks.  A little is copied into a chunk of just its size, so an
  * idle connection holds nothing; much was received straight into a bytes object, which is
  * handed to the reader as it is.  Those bytes objects are made beforehand, a few for each
- * hub, because libuv's callbacks make no PyObject: they only move the pointer.
+ * hub, because libuv's callbacks make no PyObject: they only move the pointer.  When a poll has
+ * used them up, the other streams wait for the next one, after the tasks have taken what came:
+ * large messages then pass through the processor's cache, not through memory.
  *
  * What is chained in later is as large as all that waits before it, so a peer that sends
  * byte by byte to somebody who does not read costs amortised nothing.
@@ -60,12 +62,9 @@ chunk_new(size_t room)
 void
 eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf)
 {
-    EgChunk *chunk;
     size_t size = wanted >= EG_BIG && wanted < SPARE_SIZE ? wanted : SPARE_SIZE;
     if (spares->n)
         *buf = uv_buf_init(PyBytes_AS_STRING(spares->bytes[spares->n - 1]), (unsigned)size);
-    else if ((chunk = chunk_new(SPARE_SIZE)))
-        *buf = uv_buf_init(chunk->data, (unsigned)size);
     else
         *buf = uv_buf_init(NULL, 0); /* the read callback is told ENOBUFS */
 }
@@ -89,41 +88,32 @@ input_copy(EgInput *in, const char *data, size_t n)
 }
 
 int
-eg_input_accept(EgInput *in, EgSpares *spares, char *base, size_t n)
+eg_input_accept(EgInput *in, EgSpares *spares, size_t n)
 {
-    EgChunk *chunk;
-    if (spares->n && base == PyBytes_AS_STRING(spares->bytes[spares->n - 1])) {
-        if (n < EG_BIG)
-            return n ? input_copy(in, base, n) : 0;
-        if (!(chunk = chunk_new(0)))
-            return UV_ENOMEM;
-        chunk->bytes = spares->bytes[--spares->n]; /* moved */
-        chunk->end = n;
-        input_chain(in, chunk);
-        return 0;
-    }
-    chunk = (EgChunk *)(base - offsetof(EgChunk, data));
-    int status = 0;
-    if (n >= EG_BIG) {
-        chunk->end = n;
-        input_chain(in, chunk);
-        return 0;
-    }
-    if (n)
-        status = input_copy(in, base, n);
-    PyMem_RawFree(chunk);
-    return status;
+    PyObject *bytes = spares->bytes[spares->n - 1];
+    if (n < EG_BIG)
+        return n ? input_copy(in, PyBytes_AS_STRING(bytes), n) : 0;
+    EgChunk *chunk = chunk_new(0);
+    if (!chunk)
+        return UV_ENOMEM;
+    chunk->bytes = bytes; /* moved */
+    spares->n--;
+    chunk->end = n;
+    input_chain(in, chunk);
+    return 0;
 }
 
 /* ---- the hub's side: GIL held --------------------------------------------------------- */
-/* Without one, input is received into memory that is then copied: no error. */
+/* Out of memory is no error yet: whoever then receives is told. */
 void
 eg_input_refill(EgSpares *spares)
 {
+    spares->failed = false;
     while (spares->n < EG_SPARES) {
         PyObject *bytes = PyBytes_FromStringAndSize(NULL, SPARE_SIZE);
         if (!bytes) {
             PyErr_Clear();
+            spares->failed = true;
             return;
         }
         spares->bytes[spares->n++] = bytes;

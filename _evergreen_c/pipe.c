@@ -174,7 +174,8 @@ pipe_recv_fds(PyObject *op, PyObject *args)
         return NULL;
     }
     wire->nfds -= taken;
-    memmove(wire->fds, wire->fds + taken, sizeof *wire->fds * (size_t)wire->nfds);
+    if (wire->nfds)
+        memmove(wire->fds, wire->fds + taken, sizeof *wire->fds * (size_t)wire->nfds);
     return Py_BuildValue("(NN)", data, fds);
 }
 
@@ -217,7 +218,7 @@ static PyType_Slot pipe_slots[] = {
 };
 
 PyType_Spec eg_pipe_spec = {
-    .name = "evergreen.io.pipe._PipeStream",
+    .name = "evergreen._evergreen_c._PipeStream",
     .basicsize = sizeof(EgStream),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = pipe_slots,

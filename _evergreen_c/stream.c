@@ -355,7 +355,8 @@ stream_arg_limit(const char *name, PyObject *const *args, Py_ssize_t n, PyObject
     return 0;
 }
 
-static PyObject *
+/* Not inlined: its text would lie on the stack of every task that waits in a read. */
+static PyObject *__attribute__((noinline))
 stream_over_limit(EgStream *self, Py_ssize_t limit)
 {
     char text[80];
@@ -798,7 +799,7 @@ stream_read_until_regex(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObj
     if (stream_arg_limit("read_until_regex", args, n, kwnames, 1, &limit) < 0)
         return NULL;
     PyObject *re = PyImport_ImportModule("re");
-    PyObject *pattern = re ? PyObject_CallMethod(re, "compile", "O", args[0]) : NULL;
+    PyObject *pattern = re ? PyObject_CallMethod(re, "compile", "(O)", args[0]) : NULL;
     PyObject *result = NULL;
     Py_XDECREF(re);
     if (!pattern)

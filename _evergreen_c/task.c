@@ -47,6 +47,8 @@ task_unbind(PyObject *capsule)
     else {
         self->greenlet = NULL;
         self->state = EG_ENDED;
+        if (hub == eg_hub_here)
+            eg_asyncio_end(self);
         if (hub->current == self)
             hub->current =
                 self->beneath && self->beneath->state != EG_ENDED ? self->beneath : hub->main;
@@ -900,6 +902,8 @@ task_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     if (self->failed && PyObject_CallFinalizerFromDealloc(op) < 0)
         return; /* resurrected by the excepthook */
+    if (self->hub && self->hub->asyncio_owner == self)
+        self->hub->asyncio_owner = NULL; /* it ended in another thread */
     PyObject_GC_UnTrack(op);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);

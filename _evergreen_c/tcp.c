@@ -169,7 +169,7 @@ static PyType_Slot tcp_slots[] = {
 };
 
 PyType_Spec eg_tcp_spec = {
-    .name = "evergreen.io.tcp.TCPStream",
+    .name = "evergreen._evergreen_c.TCPStream",
     .basicsize = sizeof(EgStream),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = tcp_slots,

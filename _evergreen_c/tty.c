@@ -83,7 +83,7 @@ static PyType_Slot tty_slots[] = {
 };
 
 PyType_Spec eg_tty_spec = {
-    .name = "evergreen.io.tty._TTYStream",
+    .name = "evergreen._evergreen_c._TTYStream",
     .basicsize = sizeof(EgStream),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = tty_slots,

@@ -111,7 +111,7 @@ udp_address(EgUdp *self, PyObject *arg, struct sockaddr_storage *address)
     if (!PyErr_ExceptionMatches(PyExc_ValueError))
         return -1;
     PyErr_Clear(); /* a name */
-    PyObject *numeric = PyObject_CallMethod((PyObject *)self, "_resolve", "O", arg);
+    PyObject *numeric = PyObject_CallMethod((PyObject *)self, "_resolve", "(O)", arg);
     int status = numeric ? eg_address_parse(numeric, address) : -1;
     Py_XDECREF(numeric);
     return status;
@@ -386,7 +386,7 @@ static PyType_Slot udp_slots[] = {
 };
 
 PyType_Spec eg_udp_spec = {
-    .name = "evergreen.io.udp.UDPSocket",
+    .name = "evergreen._evergreen_c.UDPSocket",
     .basicsize = sizeof(EgUdp),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = udp_slots,

@@ -28,6 +28,12 @@ struct EgWrite {
     PyObject *bytes; /* strong: what is sent; let go by wire_tell() */
 };
 
+/* Ends a wire that cannot get rid of what was written. */
+struct EgLinger {
+    EgTimer timer;
+    EgWire *wire; /* borrowed: it owns this */
+};
+
 struct EgWires {
     EgWire *first;
     Py_ssize_t open;
@@ -55,7 +61,7 @@ wire_on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buf)
         *buf = uv_buf_init(wire->target + wire->filled,
                            (unsigned)Py_MIN(wire->target_size - wire->filled, 1u << 30));
     else
-        eg_input_offer(&wire->hub->wires->spares, wire->wanted, buf);
+        eg_input_offer(&wire->hub->wires->spares, wire->roomy ? 0 : wire->wanted, buf);
 }
 
 static void
@@ -96,14 +102,20 @@ wire_on_read(uv_stream_t *uv, ssize_t n, const uv_buf_t *buf)
     if (wire->target && buf->base == wire->target + wire->filled)
         wire->filled += n > 0 ? (size_t)n : 0;
     else if (buf->base) {
-        int stored =
-            eg_input_accept(&wire->in, &wire->hub->wires->spares, buf->base, n > 0 ? (size_t)n : 0);
+        int stored = eg_input_accept(&wire->in, &wire->hub->wires->spares, n > 0 ? (size_t)n : 0);
         status = stored ? stored : status;
     }
-    if (n == 0 && !status)
-        return; /* nothing there after all */
-    if (status == UV_ENOBUFS)
-        status = UV_ENOMEM; /* wire_on_alloc() found none */
+    if (n == 0 && !status) {
+        wire->roomy = true; /* a full read was followed by nothing */
+        return;
+    }
+    if (wire->wanted && n > (ssize_t)wire->wanted)
+        wire->roomy = false;
+    if (status == UV_ENOBUFS) { /* wire_on_alloc() found none: its turn is in the next poll */
+        if (!wire->hub->wires->spares.failed)
+            return;
+        status = UV_ENOMEM;
+    }
     if (wire->kind == EG_IPC)
         wire_take_fds(wire);
     if (status || wire->in.size >= wire->mark) {
@@ -148,16 +160,19 @@ wire_on_closed(uv_handle_t *uv)
 static void
 wire_close(EgWire *wire)
 {
-    if (eg_timer_armed(&wire->linger))
-        eg_timer_stop(&wire->hub->timers, &wire->linger);
-    if (!uv_is_closing(&wire->uv.handle))
-        uv_close(&wire->uv.handle, wire_on_closed);
+    if (wire->linger && eg_timer_armed(&wire->linger->timer))
+        eg_timer_stop(&wire->hub->timers, &wire->linger->timer);
+    if (uv_is_closing(&wire->uv.handle))
+        return;
+    if (wire->kind == EG_TTY)
+        uv_tty_set_mode(&wire->uv.tty, UV_TTY_MODE_NORMAL); /* nothing, unless it was changed */
+    uv_close(&wire->uv.handle, wire_on_closed);
 }
 
 static void
 wire_on_linger(EgTimer *timer)
 {
-    wire_close(EG_OWNER(timer, EgWire, linger));
+    wire_close(EG_OWNER(timer, EgLinger, timer)->wire);
 }
 
 static void
@@ -186,6 +201,7 @@ wire_free(EgWire *wire)
     while (wire->nfds)
         close(wire->fds[--wire->nfds]);
     PyMem_RawFree(wire->fds);
+    PyMem_RawFree(wire->linger);
     PyMem_RawFree(wire);
 }
 
@@ -200,8 +216,23 @@ wire_tell(EgNode *node)
         wire_free(wire);
     else if (wire->owner)
         eg_stream_happened(wire->owner, wire);
-    else if (wire->lingering && (wire->nwrites == 0 || wire->write_status))
+    else if (wire->linger && (wire->nwrites == 0 || wire->write_status))
         wire_close(wire);
+}
+
+static int
+wire_linger(EgWire *wire)
+{
+    if (!(wire->linger = PyMem_RawCalloc(1, sizeof *wire->linger)))
+        return -1;
+    wire->linger->wire = wire;
+    wire->linger->timer.fire = wire_on_linger;
+    wire->linger->timer.background = true;
+    int status =
+        eg_timer_start(&wire->hub->timers, &wire->linger->timer, eg_clock_now() + LINGER_NS);
+    if (status < 0)
+        PyErr_Clear(); /* out of memory: it will not linger, then */
+    return status;
 }
 
 static void
@@ -211,13 +242,9 @@ wire_leave(EgNode *node)
     eg_input_clear(&wire->in);
     uv_read_stop(&wire->uv.stream);
     wire->reading = false;
-    if (wire->nwrites == 0 || wire->write_status
-        || eg_timer_start(&wire->hub->timers, &wire->linger, eg_clock_now() + LINGER_NS) < 0) {
-        PyErr_Clear(); /* out of memory: it will not linger, then */
-        wire_close(wire);
+    if (wire->nwrites && !wire->write_status && wire_linger(wire) == 0)
         return;
-    }
-    wire->lingering = true;
+    wire_close(wire);
 }
 
 void
@@ -268,12 +295,21 @@ wire_init(EgWire *wire, uv_loop_t *loop, EgWireKind kind, int fd)
     }
 }
 
+static size_t
+wire_size(EgWireKind kind)
+{
+    return offsetof(EgWire, uv)
+           + (kind == EG_TCP   ? sizeof(uv_tcp_t)
+              : kind == EG_TTY ? sizeof(uv_tty_t)
+                               : sizeof(uv_pipe_t));
+}
+
 /* NULL: *status says why, and fd is still the caller's. */
 static EgWire *
 wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
 {
     EgWires *wires = hub->wires;
-    EgWire *wire = PyMem_RawCalloc(1, sizeof *wire);
+    EgWire *wire = PyMem_RawCalloc(1, wire_size(kind));
     if (!wire) {
         *status = UV_ENOMEM;
         return NULL;
@@ -289,8 +325,6 @@ wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
     wire->shutdown_status = 1;
     wire->happened.run = wire_tell;
     wire->leave.run = wire_leave;
-    wire->linger.fire = wire_on_linger;
-    wire->linger.background = true;
     if ((wire->next = wires->first))
         wires->first->prev = wire;
     wires->first = wire;
@@ -412,8 +446,8 @@ eg_wires_after_fork(EgHub *hub, bool keep)
     for (; old; old = old->next) {
         uv_os_fd_t fd = -1, now = -1;
         int status;
-        if (keep && eg_timer_armed(&old->linger))
-            eg_timer_stop(&hub->timers, &old->linger);
+        if (keep && old->linger && eg_timer_armed(&old->linger->timer))
+            eg_timer_stop(&hub->timers, &old->linger->timer);
         if (uv_is_closing(&old->uv.handle) || uv_fileno(&old->uv.handle, &fd) < 0)
             continue;
         EgWire *wire = old->owner ? wire_make(hub, old->kind, fd, &status) : NULL;

@@ -138,4 +138,7 @@ TARGETS: tuple[Target, ...] = (
     Within("read4k", "plain", 3),
     Faster("name", "gevent", 1.2),
     Within("child", "plain", 1.3),
+    Faster("echo1k", "uvloop", 1.4),
+    Faster("echo1k", "gevent", 2),
+    Faster("echo64k", "gevent", 1.1),
 )

@@ -37,6 +37,7 @@ MODULES = (
     "latency_timer",
     "latency_socket",
     "blocking",
+    "echo",
 )
 
 

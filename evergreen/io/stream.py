@@ -17,7 +17,7 @@ from evergreen import _evergreen_c as core
 from evergreen._evergreen_c import Stream
 from evergreen.event import Event
 
-__all__ = ["BaseStream", "IncompleteReadError", "StreamConnection", "StreamError", "StreamServer"]
+__all__ = ["BaseStream", "IncompleteReadError", "Stream", "StreamConnection", "StreamError", "StreamServer"]
 
 BaseStream = AbstractBaseStream = Stream  # the names of 0.2
 
@@ -44,7 +44,7 @@ class StreamError(OSError):
 
     _plain: ClassVar[type[StreamError]]
 
-    def __new__(cls, *args: Any) -> Self:
+    def __new__(cls, *args: Any) -> Self:  # noqa: D102
         if len(args) >= 2 and isinstance(args[0], int):
             kind = type(OSError(args[0], args[1]))
             if not issubclass(cls, kind):
@@ -206,20 +206,7 @@ class StreamServer:
             raise
         connection._server = self
         self.connections.add(connection)
-        core.spawn(self._handle, connection)
-
-    def _handle(self, connection: Any) -> None:
-        try:
-            if self._handler is None:
-                self.handle_connection(connection)
-                return
-            with connection:
-                self._handler(connection)
-        except BaseException as exc:
-            dropped = self._closed and connection.closed and isinstance(exc, OSError)
-            connection.close()
-            if not (dropped and exc.errno == errno.EBADF):  # close() has closed it under the handler
-                raise
+        core.spawn(_handle, self, connection)
 
     def _forget(self, connection: Any) -> None:
         self.connections.discard(connection)
@@ -274,3 +261,22 @@ class StreamServer:
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _handle(server: StreamServer, connection: Any) -> None:
+    """What the task of a connection runs.  It is there as long as the connection: no object to spare."""
+    handler = server._handler
+    try:
+        if handler is None:
+            server.handle_connection(connection)
+            return
+        handler(connection)
+        if not connection.closed:
+            connection.flush()
+    except BaseException as exc:
+        dropped = server._closed and connection.closed  # the server has closed it under the handler
+        connection.close()
+        if not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
+            raise
+    else:
+        connection.close()

@@ -10,9 +10,8 @@ import sys
 from typing import Any
 
 from evergreen import _threads
-from evergreen._evergreen_c import _TTYStream
-from evergreen.io.pipe import PipeStream
-from evergreen.io.stream import BaseStream, StreamError
+from evergreen._evergreen_c import _PipeStream, _TTYStream
+from evergreen.io.stream import Stream, StreamError
 
 __all__ = ["StderrStream", "StdinStream", "StdoutStream", "TTYError", "TTYStream"]
 
@@ -35,11 +34,13 @@ class TTYStream(_TTYStream):
         self._attach(fd)
 
 
-class _StandardPipe(PipeStream):
+class _StandardPipe(_PipeStream):
+    """A standard stream that is a pipe or a socket."""
+
     error_cls = TTYError
 
 
-def StdinStream(fd: int | None = None) -> BaseStream:
+def StdinStream(fd: int | None = None) -> Stream:
     """A stream that reads the standard input, or *fd*, which it takes over.
 
     TTYError EBADF: there is no standard input.  A file is read by a native thread, ahead of the
@@ -53,13 +54,13 @@ def StdinStream(fd: int | None = None) -> BaseStream:
     return _stream(fd)
 
 
-def StdoutStream(fd: int | None = None) -> BaseStream | _FileStream:
+def StdoutStream(fd: int | None = None) -> Stream | _FileStream:
     """A stream that writes to the standard output, or to *fd*, which it takes over."""
     fd = _dup(1, sys.stdout) if fd is None else fd
     return _FileStream(fd) if _is_file(fd) else _stream(fd)
 
 
-def StderrStream(fd: int | None = None) -> BaseStream | _FileStream:
+def StderrStream(fd: int | None = None) -> Stream | _FileStream:
     """A stream that writes to the standard error, or to *fd*, which it takes over."""
     fd = _dup(2, sys.stderr) if fd is None else fd
     return _FileStream(fd) if _is_file(fd) else _stream(fd)
@@ -83,11 +84,11 @@ def _is_file(fd: int) -> bool:
     return not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(fd))
 
 
-def _stream(fd: int) -> BaseStream:
+def _stream(fd: int) -> Stream:
     if os.isatty(fd):
         return TTYStream(fd)
     stream = _StandardPipe()
-    stream.open(fd)
+    stream._attach(fd)
     return stream
 
 

@@ -1,14 +1,16 @@
 """patch_asyncio.c: loops of asyncio run in tasks, beside each other."""
 
 import asyncio
+import gc
 import sys
 import threading
 import time
 
+import greenlet
 import pytest
 from helpers import output_of, settle
 
-from evergreen import patcher, spawn
+from evergreen import patcher, sleep, spawn
 
 
 @pytest.fixture
@@ -165,3 +167,19 @@ def test_asyncio_imported_after_the_patch_is_patched():
         """
     )
     assert out == "False True\n2 True\nFalse\n"
+
+
+def test_greenlets_of_somebody_else_may_run_loops_and_end(patched):
+    def run():
+        assert asyncio.run(nap())
+        sleep(0)
+
+    for _ in range(20):
+        other = greenlet.greenlet(run)
+        other.switch()
+        while not other.dead:
+            sleep(0)
+        del other
+        gc.collect()
+        assert spawn(asyncio.run, nap()).result()
+    assert asyncio._get_running_loop() is None

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import random
 import re
 import socket
 import threading
@@ -121,8 +122,10 @@ def test_large_pieces_come_whole(pair, size):
 
 def test_reads_by_different_tasks_take_turns(pair):
     stream, peer = pair
-    tasks = [spawn(stream.read_exactly, 3) for _ in range(3)]
-    settle()
+    tasks = []
+    for _ in range(3):
+        tasks.append(spawn(stream.read_exactly, 3))
+        settle()  # one after the other, also where the machine is slow
     assert tasks[1].waiting[0] == "stream read turn"
     for byte in b"aaabbbccc":
         peer.send(bytes([byte]))
@@ -839,3 +842,51 @@ def test_a_reader_kept_in_a_forked_child_goes_on_there():
         stream.close()
     """)
     assert out == "b'child'\n"
+
+
+# ---- all of it at once --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_byte_is_lost_or_doubled_whatever_is_killed_when(pair, seed):
+    chance = random.Random(seed)
+    stream, peer = pair
+    data = chance.randbytes(3_000_000)
+
+    def send():
+        sent = 0
+        while sent < len(data):
+            sent += peer.send(data[sent : sent + chance_of_sender.choice((1, 1000, 50_000, 200_000))])
+        peer.shutdown(socket.SHUT_WR)
+
+    def read():
+        """One read of any kind, kept only if it ends well."""
+        kind, n = chance.randrange(4), chance.choice((1, 10, 5000, 40_000, 150_000))
+        if kind == 0:
+            got.append(stream.read(n))
+        elif kind == 1:
+            buffer = bytearray(n)
+            got.append(bytes(buffer[: stream.readinto(buffer)]))
+        elif kind == 2:
+            try:
+                got.append(stream.read_exactly(n))
+            except IncompleteReadError as exc:
+                got.append(exc.partial)
+        else:
+            try:
+                got.append(stream.readline(limit=n))
+            except PipeError:
+                pass  # no line so short
+
+    got, chance_of_sender = [], random.Random(seed)
+    thread = threading.Thread(target=send)
+    thread.start()
+    while sum(map(len, got)) < len(data):
+        task = spawn(read)
+        if chance.random() < 0.5:
+            for _ in range(chance.randrange(3)):
+                evergreen.sleep(0)
+            task.kill()
+        task.join()
+    assert b"".join(got) == data
+    thread.join()
