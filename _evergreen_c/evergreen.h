@@ -407,7 +407,7 @@ struct EgHub {
     EgPoller *poller;
     EgRing happened; /* by libuv's callbacks; run after the poll, with the GIL: eg_hub_happened() */
     EgWires *wires;  /* streams; NULL: there were none yet */
-    EgKept kept;          /* its own greenlet's, while a task runs and patched threads are on */
+    EgKept kept;     /* its own greenlet's, while a task runs and patched threads are on */
     PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
     EgSignals *signals;   /* in the main thread; else NULL */
     PyObject *excepthook; /* strong, NULL: the default */
@@ -439,7 +439,7 @@ eg_hub_happened(EgHub *hub, EgNode *node)
 {
     eg_ring_push(&hub->happened, node);
 }
-void eg_hub_after_poll(EgHub *hub); /* call them */
+void eg_hub_after_poll(EgHub *hub);                                 /* call them */
 uint64_t eg_hub_since(EgHub *hub, uint64_t ticks);                  /* clock ticks, as ns */
 void eg_hub_report(EgHub *hub, const char *what, PyObject *object); /* the exception that is set */
 void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenlet */
@@ -481,11 +481,11 @@ int eg_input_accept(EgInput *in, EgSpares *spares, size_t n);
 void eg_input_refill(EgSpares *spares);
 void eg_input_drop_spares(EgSpares *spares);
 void eg_input_clear(EgInput *in);
-void eg_input_take(EgInput *in, char *to, size_t n);  /* the first n of it; to NULL: drop them */
-PyObject *eg_input_bytes(EgInput *in, size_t n);      /* likewise, without a copy if it can */
-size_t eg_input_front(const EgInput *in);             /* how much is in one piece */
-const char *eg_input_join(EgInput *in);               /* all of it in one piece; NULL: exception */
-PyObject *eg_input_look(EgInput *in);                 /* all of it, and leave it there */
+void eg_input_take(EgInput *in, char *to, size_t n); /* the first n of it; to NULL: drop them */
+PyObject *eg_input_bytes(EgInput *in, size_t n);     /* likewise, without a copy if it can */
+size_t eg_input_front(const EgInput *in);            /* how much is in one piece */
+const char *eg_input_join(EgInput *in);              /* all of it in one piece; NULL: exception */
+PyObject *eg_input_look(EgInput *in);                /* all of it, and leave it there */
 /* Put n bytes back in front: those of a bytes object, or a copy of data if it is NULL. */
 int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
 
@@ -503,23 +503,24 @@ typedef struct EgWire {
     struct EgWire *prev, *next; /* among the hub's */
     EgNode happened;            /* wire_tell: something is noted below */
     EgNode leave;               /* wire_leave: let go by another thread */
-    EgLinger *linger; /* while it is only there to send what was written; from the heap */
+    EgLinger *linger;           /* while it is only there to send what was written; from the heap */
     EgInput in;
     size_t mark;   /* when so much waits to be read, receiving stops */
     size_t wanted; /* what the reader has room for */
     char *target;  /* the reader's own memory, while it waits; NULL: none */
     size_t target_size, filled;
-    EgWrite *written;    /* finished, their data still to be let go */
-    Py_ssize_t nwrites;  /* not finished */
-    int *fds;            /* EG_IPC: descriptors that came; from the heap */
+    EgWrite *written;   /* finished, their data still to be let go */
+    Py_ssize_t nwrites; /* not finished */
+    int *fds;           /* EG_IPC: descriptors that came; from the heap */
     int nfds;
     int read_status;     /* 0; UV_EOF or an error: nothing more will come */
     int write_status;    /* 0; an error: nothing more can be sent */
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
     bool reading, noted, closed;
-    bool roomy; /* messages are what the reader has room for: offer more, and spare a vain read(2) */
-    union { /* last: there is only room for its kind's */
+    bool
+        roomy; /* messages are what the reader has room for: offer more, and spare a vain read(2) */
+    union {    /* last: there is only room for its kind's */
         uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
@@ -530,7 +531,7 @@ typedef struct EgWire {
 
 /* Takes fd over; NULL: *status says why, and fd is still the caller's. */
 EgWire *eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status);
-int eg_wire_read(EgWire *wire);        /* have it receive; libuv status */
+int eg_wire_read(EgWire *wire); /* have it receive; libuv status */
 void eg_wire_let_go(EgWire *wire, bool abort);
 /* Send, now or later, from a bytes object; 0, or a libuv status. */
 int eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset);
@@ -566,7 +567,7 @@ PyObject *eg_stream_raise(EgStream *self, int status); /* its error_cls; always 
 EgWire *eg_stream_wire(EgStream *self);
 int eg_stream_attach(EgStream *self, EgWireKind kind, int fd);
 int eg_stream_flush(EgStream *self); /* wait until nothing is unsent; -1: exception */
-int eg_stream_turn(void);                              /* let others run, if it is their turn; -1 */
+int eg_stream_turn(void);            /* let others run, if it is their turn; -1 */
 void eg_stream_happened(EgStream *self, EgWire *wire); /* wake who waited for it */
 void eg_stream_lost(EgStream *self);                   /* its loop is gone */
 void eg_stream_forked(EgStream *self, EgWire *wire, bool keep);

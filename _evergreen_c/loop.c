@@ -476,14 +476,14 @@ loop_stats(PyObject *op, PyObject *unused)
 {
     EgHub *hub = (EgHub *)op;
     (void)unused;
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
-        (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
-        "greenlets_started", (unsigned long long)hub->started, "greenlets_idle", hub->nidle,
-        "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "timer_buckets",
-        (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "streams",
-        eg_wires_open(hub), "pins", hub->pins, "ready",
-        hub->ready.first || hub->inbox.first ? Py_True : Py_False, "stack", eg_stack_stats());
+    return Py_BuildValue("{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
+                         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
+                         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle",
+                         hub->nidle, "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed,
+                         "timer_buckets", (Py_ssize_t)hub->timers.nheap, "descriptors",
+                         eg_fd_active(hub), "streams", eg_wires_open(hub), "pins", hub->pins,
+                         "ready", hub->ready.first || hub->inbox.first ? Py_True : Py_False,
+                         "stack", eg_stack_stats());
 }
 
 PyDoc_STRVAR(loop_pin_doc,
