@@ -591,9 +591,8 @@ typedef struct EgWire {
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
     bool reading, noted, closed;
-    bool
-        roomy; /* messages are what the reader has room for: offer more, and spare a vain read(2) */
-    union {    /* last: there is only room for its kind's */
+    bool roomy; /* messages fill what is offered: offer more, and spare a vain read(2) */
+    union {     /* last: there is only room for its kind's */
         uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
