@@ -105,13 +105,10 @@ class Patched(Unhandled):
 LEFT_OUT = {
     "test_shutdown_deadlock_pickle": "hangs now and then in CPython 3.13.0, with its own executor, too",
 }
-ALSO_LEFT_OUT = LEFT_OUT | {
-    "test_ressources_gced_in_workers": "the threads of a forked multiprocessing.Manager() would be tasks",
-}
 
 
-def left_out(case, reasons):
-    for test, reason in reasons.items():
+def left_out(case):
+    for test, reason in LEFT_OUT.items():
         if hasattr(case, test):
             yield test, unittest.skip(reason)(lambda self: None)
 
@@ -124,9 +121,9 @@ def collect():
                 and case.__module__ == module.__name__
                 and issubclass(case, unittest.TestCase)
             ):
-                yield type(f"Test{name}", (Unhandled, case), dict(left_out(case, LEFT_OUT)))
+                yield type(f"Test{name}", (Unhandled, case), dict(left_out(case)))
                 if "Forkserver" not in name:  # as Spawn, here
-                    yield type(f"Test{name}Patched", (Patched, case), dict(left_out(case, ALSO_LEFT_OUT)))
+                    yield type(f"Test{name}Patched", (Patched, case), dict(left_out(case)))
     for name, tests in {
         "Executor": EXECUTOR_TESTS,
         "Wait": MODULES["wait"].WaitTests,
