@@ -326,6 +326,7 @@ eg_task_run(EgTask *self)
     task_drop_context(context);
     Py_CLEAR(self->thrown); /* it came too late */
     Py_CLEAR(self->held);
+    eg_later_end(self);
     self->shields = 0;
     task_end(self, result, failed);
 }
@@ -895,6 +896,8 @@ task_dealloc(PyObject *op)
     if (self->failed && PyObject_CallFinalizerFromDealloc(op) < 0)
         return; /* resurrected by the excepthook */
     PyObject_GC_UnTrack(op);
+    if (self->role == EG_THREAD) /* in a forked child it can be that of a thread that waits */
+        eg_wait_visit_leave(self);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     task_clear(op);
