@@ -22,7 +22,7 @@ typedef struct {
 static PyObject *
 condition_call(EgCondition *self, const char *method, PyObject *arg)
 {
-    return PyObject_CallMethod(self->lock, method, arg ? "O" : NULL, arg);
+    return PyObject_CallMethod(self->lock, method, arg ? "(O)" : NULL, arg);
 }
 
 static bool
@@ -309,8 +309,14 @@ condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     lock =
         lock == Py_None ? PyObject_CallNoArgs((PyObject *)eg_state->rlock_type) : Py_NewRef(lock);
-    if (!lock)
+    PyObject *acquire = lock ? PyObject_GetAttrString(lock, "acquire") : NULL;
+    PyObject *release = acquire ? PyObject_GetAttrString(lock, "release") : NULL;
+    Py_XDECREF(acquire);
+    if (!release) { /* AttributeError, as that of the standard library */
+        Py_XDECREF(lock);
         return -1;
+    }
+    Py_DECREF(release);
     Py_XSETREF(self->lock, lock);
     return 0;
 }

@@ -470,7 +470,7 @@ queue_put_guarded(EgItemQueue *self, PyObject *item, int blocking, uint64_t dead
         if ((status = queue_has_room(self)) < 0)
             break;
         if (status > 0) {
-            if (!(result = PyObject_CallMethod((PyObject *)self, "_put", "O", item)))
+            if (!(result = PyObject_CallMethod((PyObject *)self, "_put", "(O)", item)))
                 break;
             Py_SETREF(result, Py_NewRef(Py_None));
             self->unfinished++;

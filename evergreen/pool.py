@@ -78,15 +78,18 @@ class Pool:
         """
         ahead: deque[Task] = deque()
         calls = zip(*iterables)  # noqa: B905  (as the built-in map() has it)
+        more = True
         try:
-            while True:
-                while len(ahead) < self._size and (args := next(calls, None)) is not None:
-                    ahead.append(self.spawn(function, *args))
-                if not ahead:
-                    return
-                result = ahead[0].result()
-                ahead.popleft()
-                yield result
+            while more or ahead:
+                if more and len(ahead) < self._size:
+                    args = next(calls, None)
+                    more = args is not None
+                    if args is not None:
+                        ahead.append(self.spawn(function, *args))
+                else:
+                    result = ahead[0].result()
+                    ahead.popleft()
+                    yield result
         finally:
             _end(ahead)
 
