@@ -12,7 +12,7 @@
 typedef struct {
     PyObject_HEAD
     EgQueue senders, receivers;
-    PyObject *returned; /* strong: what was given back; see eg_returned_add() */
+    EgReturned *returned; /* NULL: nothing */
     PyObject *weakrefs;
     bool closed;
 } EgChannel;
@@ -23,7 +23,7 @@ channel_give_back(EgTask *task)
     EgChannel *self = (EgChannel *)task->wait.object; /* held by the receiver's frame */
     PyObject *value = task->wait.value;               /* ours now; NULL: it was closed */
     task->wait.value = NULL;
-    if (!value || eg_queue_wake(&self->receivers, value))
+    if (!value || eg_queue_hand_on(&self->receivers, task, value))
         return;
     eg_returned_add(&self->returned, task, value);
 }
@@ -141,10 +141,8 @@ channel_receive(PyObject *op, PyObject *unused)
 {
     EgChannel *self = (EgChannel *)op;
     (void)unused;
-    if (self->returned && PyList_GET_SIZE(self->returned)) {
-        PyObject *value = eg_returned_take(&self->returned);
-        return channel_open(value);
-    }
+    if (self->returned)
+        return channel_open(eg_returned_take(&self->returned, false));
     EgTask *sender = eg_queue_peek(&self->senders);
     if (sender) {
         PyObject *value = sender->wait.value; /* ours now */
@@ -177,8 +175,7 @@ EgQueue *
 eg_channel_waitable(PyObject *op, bool *ready)
 {
     EgChannel *self = (EgChannel *)op;
-    *ready = self->closed || (self->returned && PyList_GET_SIZE(self->returned))
-             || eg_queue_peek(&self->senders);
+    *ready = self->closed || self->returned || eg_queue_peek(&self->senders);
     return &self->receivers;
 }
 
@@ -218,14 +215,13 @@ static int
 channel_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((EgChannel *)op)->returned);
-    return 0;
+    return eg_returned_visit(((EgChannel *)op)->returned, visit, arg);
 }
 
 static int
 channel_clear(PyObject *op)
 {
-    Py_CLEAR(((EgChannel *)op)->returned);
+    eg_returned_clear(&((EgChannel *)op)->returned);
     return 0;
 }
 

@@ -22,7 +22,7 @@ typedef struct {
 static PyObject *
 condition_call(EgCondition *self, const char *method, PyObject *arg)
 {
-    return PyObject_CallMethod(self->lock, method, arg ? "O" : NULL, arg);
+    return PyObject_CallMethod(self->lock, method, arg ? "(O)" : NULL, arg);
 }
 
 static bool
@@ -75,38 +75,58 @@ condition_let_go(EgCondition *self)
         self, condition_lock_has(self, "_release_save") ? "_release_save" : "release", NULL);
 }
 
-/* With or without an exception set; keeps it. Steals state. */
+/* Take a lock of somebody else's, which may be anything. What is thrown at the task meanwhile
+ * waits; what gets through nevertheless (Ctrl-C) is raised once we have the lock. */
+static int
+condition_retake_foreign(EgCondition *self, PyObject *state)
+{
+    const char *method =
+        condition_lock_has(self, "_acquire_restore") ? "_acquire_restore" : "acquire";
+    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    PyObject *hit = NULL, *result;
+    PyErr_Clear();
+    if (me)
+        eg_shield_begin(me);
+    while (!(result = condition_call(self, method, *method == '_' ? state : NULL))
+           && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *exc = eg_task_take_exception();
+        if (hit && hit != exc)
+            PyException_SetContext(exc, hit);
+        else
+            Py_XDECREF(hit);
+        hit = exc;
+    }
+    if (me)
+        eg_shield_leave(me);
+    if (result && hit)
+        PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
+    int status = result && !hit ? 0 : -1;
+    Py_XDECREF(result);
+    Py_XDECREF(hit);
+    return status;
+}
+
+/* With or without an exception set: that becomes the context of another. Steals state. */
 static int
 condition_retake(EgCondition *self, PyObject *state)
 {
-    PyObject *type, *value, *traceback;
-    int status = 0;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (eg_lock_is_ours(self->lock))
-        status = eg_lock_retake(self->lock, PyLong_AsSsize_t(state));
-    else {
-        EgHub *hub = eg_hub_here;
-        EgTask *me = hub ? eg_hub_task(hub) : NULL;
-        if (me)
-            me->shields++; /* not eg_shield_enter(): nothing may be raised before */
-        PyObject *result = condition_lock_has(self, "_acquire_restore")
-                               ? condition_call(self, "_acquire_restore", state)
-                               : condition_call(self, "acquire", NULL);
-        if (!result)
-            status = -1;
-        Py_XDECREF(result);
-        if (me)
-            eg_shield_leave(me);
-    }
+    PyObject *before = PyErr_Occurred() ? eg_task_take_exception() : NULL;
+    int status = eg_lock_is_ours(self->lock) ? eg_lock_retake(self->lock, PyLong_AsSsize_t(state))
+                                             : condition_retake_foreign(self, state);
     Py_DECREF(state);
+    if (!before)
+        return status;
     if (status == 0)
-        PyErr_Restore(type, value, traceback);
+        PyErr_SetObject((PyObject *)Py_TYPE(before), before);
     else {
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
+        PyObject *exc = eg_task_take_exception();
+        if (exc != before)
+            PyException_SetContext(exc, Py_NewRef(before));
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
     }
-    return status;
+    Py_DECREF(before);
+    return -1;
 }
 
 /* ---- Condition: methods ------------------------------------------------------------------- */
@@ -253,7 +273,8 @@ condition_at_fork_reinit(PyObject *op, PyObject *unused)
 {
     EgCondition *self = (EgCondition *)op;
     (void)unused;
-    self->waiters.first = NULL;
+    while (self->waiters.first)
+        eg_queue_remove(self->waiters.first);
     return condition_call(self, "_at_fork_reinit", NULL);
 }
 
@@ -287,8 +308,14 @@ condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     lock =
         lock == Py_None ? PyObject_CallNoArgs((PyObject *)eg_state->rlock_type) : Py_NewRef(lock);
-    if (!lock)
+    PyObject *acquire = lock ? PyObject_GetAttrString(lock, "acquire") : NULL;
+    PyObject *release = acquire ? PyObject_GetAttrString(lock, "release") : NULL;
+    Py_XDECREF(acquire);
+    if (!release) { /* AttributeError, as that of the standard library */
+        Py_XDECREF(lock);
         return -1;
+    }
+    Py_DECREF(release);
     Py_XSETREF(self->lock, lock);
     return 0;
 }
@@ -394,11 +421,13 @@ typedef struct {
     EgQueue late; /* who came while the action ran: it is for the next round */
     Py_ssize_t parties;
     Py_ssize_t count;  /* how many have come in this round */
+    uint32_t round;    /* opened, broken or reset so often */
     PyObject *action;  /* strong; NULL: none */
     PyObject *timeout; /* strong; the default of wait(); NULL: none */
     PyObject *weakrefs;
     bool broken;
     bool opening; /* the action runs */
+    bool doomed;  /* and the next round is broken already */
 } EgBarrier;
 
 /* A woken party finds its place in wait.value, or None if the barrier broke. */
@@ -415,9 +444,11 @@ static void
 barrier_break(EgBarrier *self, bool broken)
 {
     self->broken = broken;
+    self->doomed = false;
     self->count = 0;
-    while (eg_queue_wake(&self->waiters, Py_NewRef(Py_None)))
-        continue;
+    self->round++;
+    while (eg_queue_peek(&self->waiters))
+        eg_queue_wake(&self->waiters, Py_NewRef(Py_None));
 }
 
 static PyObject *
@@ -427,32 +458,45 @@ barrier_raise_broken(void)
     return NULL;
 }
 
-/* The last one has come. */
+/* The last one has come: call the action. */
+static int
+barrier_act(EgBarrier *self)
+{
+    uint32_t round = self->round;
+    self->opening = true;
+    self->count++;
+    PyObject *result = PyObject_CallNoArgs(self->action);
+    self->opening = false;
+    eg_queue_wake_all(&self->late);
+    if (!result) {
+        if (round == self->round)
+            barrier_break(self, true);
+        return -1;
+    }
+    Py_DECREF(result);
+    if (round == self->round)
+        return 0;
+    barrier_raise_broken(); /* it was aborted or reset meanwhile */
+    return -1;
+}
+
 static PyObject *
 barrier_open(EgBarrier *self)
 {
-    PyObject *place = PyLong_FromSsize_t(self->parties - 1);
-    if (place && self->action) {
-        self->opening = true;
-        PyObject *result = PyObject_CallNoArgs(self->action);
-        self->opening = false;
-        if (!result)
-            Py_CLEAR(place);
-        Py_XDECREF(result);
-        eg_queue_wake_all(&self->late);
-    }
-    if (!place || self->broken) {
-        barrier_break(self, true);
-        Py_XDECREF(place);
-        return PyErr_Occurred() ? NULL : barrier_raise_broken();
-    }
+    if (self->action && barrier_act(self) < 0)
+        return NULL;
     self->count = 0;
+    self->round++;
     for (Py_ssize_t i = 0; i < self->parties - 1; i++) {
         PyObject *value = PyLong_FromSsize_t(i);
-        if (!value || !eg_queue_wake(&self->waiters, value))
-            Py_XDECREF(value);
+        if (!value || !eg_queue_wake(&self->waiters, value)) {
+            Py_XDECREF(value); /* out of memory, or they left while the action ran */
+            break;
+        }
     }
-    return place;
+    if (self->doomed)
+        barrier_break(self, true);
+    return PyLong_FromSsize_t(self->parties - 1);
 }
 
 PyDoc_STRVAR(barrier_wait_doc,
@@ -485,19 +529,20 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
     }
     if (status < 0)
         return NULL;
-    if (self->broken)
+    if (status == 0)
+        self->doomed = self->opening;
+    if (status == 0 || self->broken)
         return barrier_raise_broken();
-    if (status > 0 && self->count == self->parties - 1)
+    if (self->count == self->parties - 1)
         return barrier_open(self);
-    if (status > 0) {
-        if (!(me = eg_wait_begin()))
-            return NULL;
-        self->count++;
-        eg_wait_join(me, &self->waiters);
-        status = eg_wait_park(me, &barrier_kind, op, deadline);
-        if (status <= 0 && me->wait.outcome != EG_WOKEN && self->count > 0)
-            self->count--; /* it left alone */
-    }
+    if (!(me = eg_wait_begin()))
+        return NULL;
+    uint32_t round = self->round;
+    self->count++;
+    eg_wait_join(me, &self->waiters);
+    status = eg_wait_park(me, &barrier_kind, op, deadline);
+    if (status <= 0 && round == self->round)
+        self->count--; /* it leaves alone */
     if (status > 0) {
         PyObject *place = me->wait.value; /* ours now */
         me->wait.value = NULL;

@@ -31,6 +31,7 @@ typedef struct EgState EgState;
 typedef struct EgSignals EgSignals;
 typedef struct EgMailbox EgMailbox;
 typedef struct EgWires EgWires;
+typedef struct EgLater EgLater;
 
 /* The object around a member; the comparison has the compiler check the member's type. */
 #define EG_OWNER(ptr, type, member) \
@@ -86,7 +87,6 @@ struct EgState {
     PyObject *broken_barrier;
     PyObject *channel_closed;
     PyObject *queue_empty, *queue_full, *queue_shut_down; /* of module queue, where it has them */
-    PyObject *heappush, *heappop;                         /* of module heapq */
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
@@ -258,6 +258,9 @@ typedef struct {
  *     switch (eg_wait_park(me, &kind, object, deadline)) ...
  */
 EgTask *eg_wait_begin(void);
+/* One step of a wait that has to come to its end. 1: woken; 0: something hit the caller, and is
+ * in *hit now, with what was there as its context; -1: it may not wait here, exception set. */
+int eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **hit);
 void eg_wait_join(EgTask *me, EgQueue *queue);
 /* 1: woken; 0: the deadline passed; -1: exception set. Nothing is registered afterwards. */
 int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t deadline);
@@ -270,20 +273,43 @@ void eg_queue_remove(EgLink *); /* harmless when it is in none */
  * not, the value still belongs to the caller. */
 bool eg_queue_wake(EgQueue *, PyObject *value);
 EgTask *eg_queue_peek(EgQueue *); /* whom eg_queue_wake() would wake; borrowed, or NULL */
+/* The same with what was handed to a task that was killed before it ran. */
+bool eg_queue_hand_on(EgQueue *, EgTask *from, PyObject *value);
 Py_ssize_t eg_queue_wake_all(EgQueue *);
 bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was over */
 /* Raise exc in the task at its wait, or at its next one; false: it has ended. A shielded task
  * meets it after the shield; eg_wait_interrupt() does not care. */
 bool eg_wait_throw(EgTask *, PyObject *exc);
 bool eg_wait_interrupt(EgTask *, PyObject *exc);
-int eg_shield_enter(EgTask *me); /* -1: exception, and no shield */
+int eg_shield_enter(EgTask *me);  /* -1: exception, and no shield */
+void eg_shield_begin(EgTask *me); /* the same, raising nothing */
 void eg_shield_leave(EgTask *me);
-void eg_shield_forget(EgTask *me, PyObject *exc); /* it is not to be raised after all */
-void eg_wait_visit_leave(EgTask *);               /* take the task out of every queue it is in */
-/* Values that were handed to a task killed before it ran: a list, made when first needed, in the
- * order in which their takers had come. */
-void eg_returned_add(PyObject **list, EgTask *task, PyObject *value); /* steals value */
-PyObject *eg_returned_take(PyObject **list); /* the first; there is one; NULL: exception */
+void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
+
+/* An exception for a block of code that a task is in (its time is up, its group failed): raised
+ * at a wait once nothing else is on its way, and no shield that is inside of the block is
+ * entered. Whoever this is part of stays until release(), which runs no Python. */
+struct EgLater {
+    EgLater *next;
+    PyObject *exc; /* borrowed from whoever this is part of */
+    void (*release)(EgLater *, EgTask *);
+    uint16_t shields; /* those around the block */
+    bool pending;     /* neither raised nor forgotten */
+};
+void eg_later_throw(EgTask *, EgLater *, PyObject *exc);
+/* The block ends: exc, if it was not raised, is not to be any more. True: it was not. */
+bool eg_later_forget(EgTask *, EgLater *, PyObject *exc);
+void eg_later_end(EgTask *); /* the task has ended */
+
+/* Values that were handed to a task killed before it ran, in the order in which they had been
+ * handed over; from the heap while there are any, else NULL. */
+typedef struct EgReturned EgReturned;
+void eg_returned_add(EgReturned **, EgTask *task, PyObject *value); /* steals value */
+PyObject *eg_returned_take(EgReturned **, bool newest);             /* there is one */
+PyObject *eg_returned_first(EgReturned *);                          /* borrowed */
+Py_ssize_t eg_returned_count(const EgReturned *);
+int eg_returned_visit(EgReturned *, visitproc visit, void *arg);
+void eg_returned_clear(EgReturned **);
 
 /* ---- watch.c: waiting for several things at once ---------------------------- */
 extern PyType_Spec eg_watch_spec;
@@ -370,6 +396,8 @@ struct EgTask {
     PyObject *result;                 /* strong; when ended: value, or exception if failed */
     PyObject *thrown;                 /* strong; to be raised at its next wait, NULL: nothing */
     PyObject *held;                   /* strong: list of what shields keep off; NULL: nothing */
+    EgLater *later;                   /* what is thrown at it when nothing else is; or NULL */
+    EgLater *coming;                  /* what *thrown* comes from, if from one of these */
     PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
     EgTask *group_prev, *group_next;
     PyObject *dict, *weakrefs;

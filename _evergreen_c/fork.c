@@ -12,16 +12,31 @@
 
 #include <unistd.h>
 
+/* It waits no more, and will not be handed anything. */
+static void
+fork_drop_wait(EgTask *task)
+{
+    task->wait.outcome = EG_TIMED_OUT;
+    eg_wait_visit_leave(task);
+}
+
+static void
+fork_drop_joiners(EgTask *task)
+{
+    while (task->joiners.first)
+        eg_queue_remove(task->joiners.first);
+}
+
 static void
 fork_drop_task(EgTask *task)
 {
     /* Its greenlet holds the stack of a call that goes on in the parent: it is kept, unended,
      * by the reference that the task holds, and the task by the one that it took at its start. */
+    fork_drop_wait(task);
+    fork_drop_joiners(task);
     task->state = EG_ENDED;
-    task->wait.outcome = EG_TIMED_OUT;
     task->result = Py_NewRef(Py_None);
     task->prev = task->next = NULL;
-    task->joiners.first = NULL;
     if (task->group)
         eg_group_leave(task);
 }
@@ -39,7 +54,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
     hub->ntasks = 0;
     if (me && me->role == EG_TASK) {
         me->prev = me->next = NULL;
-        me->joiners.first = NULL;
+        fork_drop_joiners(me);
         hub->tasks = me;
         hub->ntasks = 1;
     }
@@ -76,6 +91,17 @@ fork_hub(EgHub *hub, bool keep)
     return eg_fd_after_fork(hub, keep);
 }
 
+/* A hub of another thread, which is not here. */
+static void
+fork_drop_hub(EgHub *hub)
+{
+    for (EgTask *task = hub->tasks; task; task = task->next)
+        fork_drop_wait(task);
+    fork_drop_wait(hub->main);
+    if (hub->foreign)
+        fork_drop_wait(hub->foreign);
+}
+
 /* after_fork_in_child(keep_tasks) */
 PyObject *
 eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
@@ -83,7 +109,10 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     (void)module;
     eg_state->main_thread = PyThread_get_thread_ident();
     eg_state->pool_threads = 0;
-    eg_state->hubs = eg_hub_here; /* the other threads, and their hubs, are not here */
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub)
+        if (hub != eg_hub_here)
+            fork_drop_hub(hub);
+    eg_state->hubs = eg_hub_here;
     if (eg_hub_here) {
         eg_hub_here->next_hub = NULL;
         if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)

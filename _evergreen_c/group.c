@@ -19,9 +19,9 @@ typedef struct {
     EgQueue waiting;    /* the owner, at the end */
     PyObject *failures; /* strong: list of exceptions; NULL: none */
     PyObject *call_out; /* strong: what calls the owner out of the block; NULL: nothing */
+    EgLater later;      /* that brings it there */
     PyObject *weakrefs;
-    uint16_t shields; /* those around the block */
-    uint8_t state;    /* EgGroupState */
+    uint8_t state; /* EgGroupState */
     bool aborted;
 } EgGroup;
 
@@ -53,24 +53,26 @@ group_abort(EgGroup *self)
     if (!reason || group_kill(self, reason) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     EgTask *owner = self->owner;
-    if (reason && self->state == EG_OPEN && owner && owner->state != EG_ENDED) {
+    if (reason && self->state == EG_OPEN) {
         if (!(self->call_out = PyObject_CallOneArg(eg_state->task_exit, reason)))
             PyErr_WriteUnraisable((PyObject *)self);
-        else if (owner->shields > self->shields) /* a shield inside the block */
-            eg_wait_throw(owner, self->call_out);
         else
-            eg_wait_interrupt(owner, self->call_out);
+            eg_later_throw(owner, &self->later, self->call_out);
     }
     Py_XDECREF(reason);
     PyErr_Restore(type, value, traceback);
 }
 
-static int
+static void
 group_note_failure(EgGroup *self, PyObject *exc)
 {
-    if (!self->failures && !(self->failures = PyList_New(0)))
-        return -1;
-    return PyList_Append(self->failures, exc);
+    Py_ssize_t n = self->failures ? PyList_GET_SIZE(self->failures) : 0;
+    while (n-- > 0)
+        if (PyList_GET_ITEM(self->failures, n) == exc)
+            return; /* a task's, which the block asked for */
+    if ((!self->failures && !(self->failures = PyList_New(0)))
+        || PyList_Append(self->failures, exc) < 0)
+        PyErr_WriteUnraisable(exc); /* out of memory */
 }
 
 /* Takes the task's reference to the group. */
@@ -87,11 +89,11 @@ eg_group_leave(EgTask *task)
         task->group_next->group_prev = task->group_prev;
     task->group_prev = task->group_next = NULL;
     self->ntasks--;
-    if (task->failed && !task->observed) { /* not a kill, nor for main */
+    bool owned = self->owner && self->owner->state != EG_ENDED; /* else this is a forked child */
+    if (owned && task->failed && !task->observed) {             /* not a kill, nor for main */
         task->observed = true;
         eg_state->unobserved--;
-        if (group_note_failure(self, task->result) < 0)
-            PyErr_WriteUnraisable(task->result);
+        group_note_failure(self, task->result);
         group_abort(self);
     }
     if (self->ntasks == 0)
@@ -116,41 +118,54 @@ group_wait(EgGroup *self)
 {
     PyObject *hit = NULL;
     while (self->ntasks) {
-        EgTask *me = eg_wait_begin();
-        if (me) {
-            eg_wait_join(me, &self->waiting);
-            if (eg_wait_park(me, &group_kind, (PyObject *)self, EG_FOREVER) >= 0)
-                continue;
-        }
-        PyObject *exc = eg_task_take_exception();
-        bool hopeless = PyErr_GivenExceptionMatches(exc, PyExc_RuntimeError);
-        if (hit && hit != exc)
-            PyException_SetContext(exc, hit);
-        else
+        int status = eg_wait_through(&self->waiting, &group_kind, (PyObject *)self, &hit);
+        if (status < 0) { /* a callback or finaliser may not wait */
+            PyObject *exc = eg_task_take_exception();
+            group_abort(self);
             Py_XDECREF(hit);
-        hit = exc;
-        group_abort(self);
-        if (hopeless)
-            break; /* it may not wait here */
+            return exc;
+        }
+        if (status == 0 && !self->aborted)
+            group_abort(self);
+        else if (status == 0 && group_kill(self, NULL) < 0) /* they are slow: once more */
+            PyErr_WriteUnraisable((PyObject *)self);
     }
     return hit;
 }
 
-/* Raise all failures in one; context (borrowed, may be NULL) is what else was under way. */
-static void
-group_raise_failures(EgGroup *self, PyObject *context)
+/* All failures in one; new, NULL: exception. */
+static PyObject *
+group_unite(EgGroup *self)
 {
     PyObject *failures = self->failures; /* ours now */
     self->failures = NULL;
-    PyObject *group = PyObject_CallFunction(PyExc_BaseExceptionGroup, "sO",
-                                            "unhandled errors in a TaskGroup", failures);
+    PyObject *united = PyObject_CallFunction(PyExc_BaseExceptionGroup, "sO",
+                                             "unhandled errors in a TaskGroup", failures);
     Py_DECREF(failures);
-    if (!group)
+    return united;
+}
+
+/* Raise what the tasks failed with; outside (borrowed, may be NULL): what came from there. */
+static void
+group_raise(EgGroup *self, PyObject *outside)
+{
+    PyObject *united = group_unite(self);
+    if (!united)
         return;
-    if (context)
-        PyException_SetContext(group, Py_NewRef(context));
-    PyErr_SetObject((PyObject *)Py_TYPE(group), group);
-    Py_DECREF(group);
+    bool ends = outside
+                && (PyErr_GivenExceptionMatches(outside, PyExc_KeyboardInterrupt)
+                    || PyErr_GivenExceptionMatches(outside, PyExc_SystemExit));
+    PyObject *first = ends ? outside : united, *second = ends ? united : outside;
+    if (second)
+        PyException_SetContext(first, Py_NewRef(second));
+    /* A kill, or a deadline, is still to be met: by the next wait. */
+    if (outside && !ends && !PyErr_GivenExceptionMatches(outside, PyExc_GeneratorExit)) {
+        EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+        if (me && me == self->owner)
+            eg_wait_interrupt(me, outside);
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(first), first);
+    Py_DECREF(united);
 }
 
 static PyObject *
@@ -163,31 +178,31 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         PyErr_SetString(PyExc_RuntimeError, "this TaskGroup was not entered");
         return NULL;
     }
-    EgTask *owner = self->owner;
     PyObject *value = args[1] == Py_None ? NULL : args[1]; /* borrowed */
     self->state = EG_CLOSING;
-    if (self->call_out && owner->thrown == self->call_out)
-        Py_CLEAR(owner->thrown); /* it has not met it */
-    else if (self->call_out && owner->held)
-        eg_shield_forget(owner, self->call_out);
+    eg_later_forget(self->owner, &self->later, self->call_out);
     bool called_out = value && value == self->call_out;
     bool passes_on = value && !called_out && group_passes_on(value);
     if (value && !called_out) {
-        if (!passes_on && group_note_failure(self, value) < 0)
-            PyErr_WriteUnraisable(value);
+        if (!passes_on)
+            group_note_failure(self, value);
         group_abort(self);
     }
     PyObject *hit = group_wait(self);
+    if (hit && !group_passes_on(hit)) {
+        group_note_failure(self, hit);
+        Py_CLEAR(hit);
+    }
     self->state = EG_CLOSED;
-    Py_CLEAR(self->owner);
-    Py_CLEAR(self->call_out);
     PyObject *result = NULL;
     if (self->failures)
-        group_raise_failures(self, hit ? hit : passes_on ? value : NULL);
+        group_raise(self, hit ? hit : passes_on ? value : NULL);
     else if (hit)
         PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
     else
         result = PyBool_FromLong(called_out);
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->call_out);
     Py_XDECREF(hit);
     return result;
 }
@@ -207,7 +222,7 @@ group_enter(PyObject *op, PyObject *unused)
         return NULL;
     }
     self->owner = (EgTask *)Py_NewRef(owner);
-    self->shields = owner->shields;
+    self->later.shields = owner->shields;
     self->state = EG_OPEN;
     return Py_NewRef(op);
 }

@@ -335,7 +335,7 @@ eg_hub_get(void)
 void
 eg_hub_to_main(EgHub *hub, PyObject *exc)
 {
-    if (!hub->main->thrown) {
+    if (!hub->main->thrown || hub->main->coming) {
         eg_wait_interrupt(hub->main, exc); /* shielded or not */
         return;
     }

@@ -138,9 +138,14 @@ local_dict(EgLocal *self)
     if (status < 0) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        if (PyDict_DelItem(((PyGreenlet *)greenlet)->dict, self->key) < 0)
+        PyObject *all = ((PyGreenlet *)greenlet)->dict;
+        if (all && PyDict_DelItem(all, self->key) < 0)
             PyErr_Clear();
         PyErr_Restore(type, value, traceback);
+    }
+    if (status == 0 && Py_REFCNT(dict) == 1) {
+        PyErr_SetString(PyExc_RuntimeError, "__init__() of a local cleared its greenlet's data");
+        status = -1;
     }
     Py_DECREF(dict);
     return status < 0 ? NULL : dict;

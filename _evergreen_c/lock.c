@@ -177,8 +177,9 @@ semaphore_release(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObjec
         PyErr_SetString(PyExc_ValueError, "Semaphore released too many times");
         return NULL;
     }
-    while (n-- > 0)
-        semaphore_put(self);
+    while (n > 0 && eg_queue_wake(&self->waiters, NULL))
+        n--;
+    self->value += n;
     Py_RETURN_NONE;
 }
 
@@ -498,10 +499,16 @@ rlock_enter(PyObject *op, PyObject *unused)
     return rlock_acquire(op, NULL, 0, NULL);
 }
 
+static bool
+rlock_is_mine(EgRLock *self)
+{
+    return self->count && self->owner == eg_task_identity();
+}
+
 static int
 rlock_check_owned(EgRLock *self)
 {
-    if (self->count && self->owner == eg_task_identity())
+    if (rlock_is_mine(self))
         return 0;
     PyErr_SetString(PyExc_RuntimeError, "cannot release un-acquired lock");
     return -1;
@@ -553,9 +560,8 @@ rlock_locked(PyObject *op, PyObject *unused)
 static PyObject *
 rlock_is_owned(PyObject *op, PyObject *unused)
 {
-    EgRLock *self = (EgRLock *)op;
     (void)unused;
-    return PyBool_FromLong(self->count && self->owner == eg_task_identity());
+    return PyBool_FromLong(rlock_is_mine((EgRLock *)op));
 }
 
 static PyObject *
@@ -563,7 +569,7 @@ rlock_recursion_count(PyObject *op, PyObject *unused)
 {
     EgRLock *self = (EgRLock *)op;
     (void)unused;
-    return PyLong_FromSsize_t(self->owner == eg_task_identity() ? self->count : 0);
+    return PyLong_FromSsize_t(rlock_is_mine(self) ? self->count : 0);
 }
 
 static PyObject *
@@ -584,6 +590,10 @@ rlock_acquire_restore(PyObject *op, PyObject *state)
     Py_ssize_t count = PyLong_AsSsize_t(state);
     if (count == -1 && PyErr_Occurred())
         return NULL;
+    if (rlock_is_mine((EgRLock *)op) || count < 1) {
+        PyErr_SetString(PyExc_RuntimeError, "only what _release_save() gave can be restored");
+        return NULL;
+    }
     return eg_lock_retake(op, count) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -606,7 +616,7 @@ bool
 eg_lock_held(PyObject *lock)
 {
     if (Py_IS_TYPE(lock, eg_state->rlock_type))
-        return ((EgRLock *)lock)->count && ((EgRLock *)lock)->owner == eg_task_identity();
+        return rlock_is_mine((EgRLock *)lock);
     return ((EgSemaphore *)lock)->value == 0;
 }
 
@@ -622,46 +632,40 @@ eg_lock_let_go(PyObject *lock)
     return count;
 }
 
-static int
-lock_retake_once(PyObject *lock, Py_ssize_t count)
+/* Take it, if it is free. */
+static bool
+lock_retake_free(PyObject *lock)
 {
-    if (PyObject_TypeCheck(lock, eg_state->rlock_type)) {
-        EgRLock *self = (EgRLock *)lock;
-        uint64_t me = eg_task_identity();
-        if (self->count && rlock_wait(self, me, EG_FOREVER) < 0)
-            return -1;
-        self->owner = me;
-        self->count = count;
-        return 0;
+    if (Py_IS_TYPE(lock, eg_state->lock_type)) {
+        if (((EgSemaphore *)lock)->value == 0)
+            return false;
+        ((EgSemaphore *)lock)->value--;
+        return true;
     }
-    EgSemaphore *self = (EgSemaphore *)lock;
-    if (self->value)
-        self->value--;
-    else if (semaphore_wait(self, &lock_kind, EG_FOREVER) < 0)
-        return -1;
-    return 0;
+    return ((EgRLock *)lock)->count == 0;
 }
 
 int
 eg_lock_retake(PyObject *lock, Py_ssize_t count)
 {
-    PyObject *pending = NULL; /* what hit the caller meanwhile, with what came before as context */
-    while (lock_retake_once(lock, count) < 0) {
-        PyObject *exc = eg_task_take_exception();
-        bool hopeless = PyErr_GivenExceptionMatches(exc, PyExc_RuntimeError)
-                        || PyErr_GivenExceptionMatches(exc, PyExc_MemoryError);
-        if (pending && pending != exc)
-            PyException_SetContext(exc, pending);
-        else
-            Py_XDECREF(pending);
-        pending = exc;
-        if (hopeless)
-            break; /* it may not wait here at all */
+    bool plain = Py_IS_TYPE(lock, eg_state->lock_type);
+    EgQueue *waiters = plain ? &((EgSemaphore *)lock)->waiters : &((EgRLock *)lock)->waiters;
+    PyObject *hit = NULL; /* what hit the caller meanwhile */
+    int status = 0;
+    while (status == 0 && !lock_retake_free(lock))
+        status = eg_wait_through(waiters, plain ? &lock_kind : &rlock_kind, lock, &hit);
+    if (status < 0) { /* it may not wait here at all */
+        Py_XDECREF(hit);
+        return -1;
     }
-    if (!pending)
+    if (!plain) {
+        ((EgRLock *)lock)->owner = eg_task_identity();
+        ((EgRLock *)lock)->count = count;
+    }
+    if (!hit)
         return 0;
-    PyErr_SetObject((PyObject *)Py_TYPE(pending), pending);
-    Py_DECREF(pending);
+    PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
+    Py_DECREF(hit);
     return -1;
 }
 

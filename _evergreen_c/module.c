@@ -256,12 +256,10 @@ find_broken_barrier(PyObject *module, EgState *state)
 static int
 find_queue_names(PyObject *module, EgState *state)
 {
-    PyObject *queue = PyImport_ImportModule("queue"), *heapq = PyImport_ImportModule("heapq");
+    PyObject *queue = PyImport_ImportModule("queue");
     int status = -1;
-    if (!queue || !heapq || !(state->queue_empty = PyObject_GetAttrString(queue, "Empty"))
-        || !(state->queue_full = PyObject_GetAttrString(queue, "Full"))
-        || !(state->heappush = PyObject_GetAttrString(heapq, "heappush"))
-        || !(state->heappop = PyObject_GetAttrString(heapq, "heappop")))
+    if (!queue || !(state->queue_empty = PyObject_GetAttrString(queue, "Empty"))
+        || !(state->queue_full = PyObject_GetAttrString(queue, "Full")))
         goto done;
     if (!(state->queue_shut_down = PyObject_GetAttrString(queue, "ShutDown"))) {
         PyErr_Clear();
@@ -274,7 +272,6 @@ find_queue_names(PyObject *module, EgState *state)
     status = 0;
 done:
     Py_XDECREF(queue);
-    Py_XDECREF(heapq);
     return status;
 }
 

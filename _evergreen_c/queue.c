@@ -5,14 +5,18 @@
  * are served in the order in which they came, and nothing needs to be tried again.  An item
  * that was handed to a task which is then killed goes back, ahead of the others.
  *
+ * Items of a PriorityQueue are compared, which may run Python and let other tasks and threads at
+ * the queue: see heap_find().
+ *
  * A subclass that has its own _init(), _put(), _get() or _qsize(), as those of the standard
- * library may, keeps its items where it likes: its waiters are woken to try again.
+ * library may, keeps its items where it likes.  These are called by one task or thread at a
+ * time; waiters are woken to try again.
  */
 #include "evergreen.h"
 
 #include <structmember.h>
 
-/* A ring of items; from the heap, while there are any. */
+/* A ring of items, or a heap that begins at 0; from the heap, while there are any. */
 typedef struct {
     size_t head, count, size; /* the size is a power of two */
     PyObject *at[];           /* strong */
@@ -22,22 +26,24 @@ typedef enum { EG_FIFO, EG_LIFO, EG_PRIORITY } EgOrder;
 
 typedef struct {
     PyObject_HEAD
-    union {
-        EgItems *items; /* NULL: never had any */
-        PyObject *heap; /* EG_PRIORITY: strong, a list; NULL likewise */
-    };
+    EgItems *items;     /* NULL: never had any */
     Py_ssize_t maxsize; /* <= 0: no limit */
     Py_ssize_t unfinished;
     EgQueue getters, putters, joiners;
-    PyObject *returned; /* strong: what was given back; see eg_returned_add() */
+    EgReturned *returned; /* handed to a getter that was killed; NULL: nothing */
+    PyObject *guard;      /* strong: an RLock around a subclass's own methods; NULL: ours */
     PyObject *weakrefs;
-    uint8_t order; /* EgOrder */
-    bool hooked;   /* a subclass keeps the items */
+    uint32_t changes; /* counts what changes the items */
+    uint8_t order;    /* EgOrder */
     bool shut_down;
 } EgItemQueue;
 
 #define ITEMS_FIRST 8
 #define ITEMS_KEPT 1024 /* room that an empty queue keeps */
+#define DEPTH_MAX 64
+
+/* What to do with the items may have become wrong while Python ran. */
+enum { AGAIN = 0, DONE = 1 };
 
 /* ---- items ------------------------------------------------------------------------- */
 static int
@@ -60,80 +66,198 @@ items_grow(EgItemQueue *self)
     return 0;
 }
 
-static PyObject *
-items_take(EgItemQueue *self)
-{
-    EgItems *items = self->items;
-    PyObject *item;
-    items->count--;
-    if (self->order == EG_FIFO) {
-        item = items->at[items->head];
-        items->head = (items->head + 1) & (items->size - 1);
-    } else
-        item = items->at[(items->head + items->count) & (items->size - 1)];
-    if (items->count == 0 && items->size > ITEMS_KEPT) {
-        PyMem_Free(items);
-        self->items = NULL;
-    }
-    return item;
-}
-
 static Py_ssize_t
 items_count(const EgItemQueue *self)
 {
-    if (self->order == EG_PRIORITY)
-        return self->heap ? PyList_GET_SIZE(self->heap) : 0;
     return self->items ? (Py_ssize_t)self->items->count : 0;
 }
 
-static int
-items_add(EgItemQueue *self, PyObject *item)
+/* Put it where items_find() said. */
+static void
+items_insert(EgItemQueue *self, PyObject *item, size_t place)
 {
-    if (self->order == EG_PRIORITY) {
-        if (!self->heap && !(self->heap = PyList_New(0)))
-            return -1;
-        PyObject *args[] = {self->heap, item};
-        PyObject *result = PyObject_Vectorcall(eg_state->heappush, args, 2, NULL);
-        Py_XDECREF(result);
-        return result ? 0 : -1;
+    EgItems *items = self->items;
+    size_t i = items->count++;
+    self->changes++;
+    if (self->order == EG_PRIORITY)
+        for (; i > place; i = (i - 1) / 2)
+            items->at[i] = items->at[(i - 1) / 2];
+    items->at[(items->head + i) & (items->size - 1)] = Py_NewRef(item);
+}
+
+static void
+items_shrink(EgItemQueue *self)
+{
+    EgItems *items = self->items;
+    self->changes++;
+    if (--items->count == 0 && items->size > ITEMS_KEPT) {
+        PyMem_Free(items);
+        self->items = NULL;
     }
+}
+
+/* ---- a heap ---------------------------------------------------------------------------- */
+/* 1: a < b; 0: not; 2: the items have changed meanwhile; -1: exception. */
+static int
+heap_less(EgItemQueue *self, PyObject *a, PyObject *b)
+{
+    uint32_t changes = self->changes;
+    Py_INCREF(a);
+    Py_INCREF(b);
+    int less = PyObject_RichCompareBool(a, b, Py_LT);
+    Py_DECREF(a);
+    Py_DECREF(b);
+    return less >= 0 && changes != self->changes ? 2 : less;
+}
+
+/* The place of an item in a heap of n. Comparing may run Python: so nothing is moved before all
+ * is compared, and if the heap is not the same any more by then, the search is in vain.
+ * DONE; AGAIN; -1: exception. */
+static int
+heap_find(EgItemQueue *self, PyObject *item, size_t n, size_t *place)
+{
+    int less = 1;
+    for (*place = n; *place > 0; *place = (*place - 1) / 2)
+        if ((less = heap_less(self, item, self->items->at[(*place - 1) / 2])) != 1)
+            break;
+    return less < 0 ? -1 : less == 2 ? AGAIN : DONE;
+}
+
+/* The smallest item; new. DONE; AGAIN; -1: exception. */
+static int
+heap_take(EgItemQueue *self, PyObject **item)
+{
+    EgItems *items = self->items;
+    size_t path[DEPTH_MAX], depth = 0, n = items->count - 1, hole = 0, child;
+    PyObject *last = items->at[n];
+    int less;
+    /* The hole that it leaves goes down along the smaller children, and the last one rises in it. */
+    while ((child = 2 * hole + 1) < n) {
+        less = child + 1 < n ? heap_less(self, items->at[child + 1], items->at[child]) : 0;
+        if (less < 0 || less == 2)
+            return less < 0 ? -1 : AGAIN;
+        path[depth++] = hole = child + (size_t)less;
+    }
+    while (depth > 0 && (less = heap_less(self, last, items->at[path[depth - 1]])) != 0) {
+        if (less != 1)
+            return less < 0 ? -1 : AGAIN;
+        depth--;
+    }
+    *item = items->at[0];
+    hole = 0;
+    for (size_t i = 0; i < depth; hole = path[i++])
+        items->at[hole] = items->at[path[i]];
+    items->at[hole] = last;
+    items_shrink(self);
+    return DONE;
+}
+
+/* ---- items, whatever their order ----------------------------------------------------------- */
+/* Find a place for one more, which items_insert() can use while nothing changes.
+ * DONE; AGAIN; -1: exception. */
+static int
+items_find(EgItemQueue *self, PyObject *item, size_t *place)
+{
     if ((!self->items || self->items->count == self->items->size) && items_grow(self) < 0)
         return -1;
-    EgItems *items = self->items;
-    items->at[(items->head + items->count++) & (items->size - 1)] = Py_NewRef(item);
+    *place = self->items->count;
+    return self->order == EG_PRIORITY ? heap_find(self, item, *place, place) : DONE;
+}
+
+/* Among the others with what had been handed out as the only one. */
+static int
+items_restore(EgItemQueue *self)
+{
+    while (self->returned) {
+        PyObject *item = Py_NewRef(eg_returned_first(self->returned));
+        size_t place;
+        int status = items_find(self, item, &place);
+        if (status == DONE && self->returned && eg_returned_first(self->returned) == item) {
+            items_insert(self, item, place);
+            Py_DECREF(eg_returned_take(&self->returned, false)); /* the queue has one, too */
+        }
+        Py_DECREF(item);
+        if (status < 0)
+            return -1;
+    }
     return 0;
 }
 
-/* From a queue that has some. */
-static PyObject *
-items_get(EgItemQueue *self)
+/* From a queue that has some. DONE; AGAIN; -1: exception. */
+static int
+items_take(EgItemQueue *self, PyObject **item)
 {
-    /* What was given back had been first in its order, and its place may be another by now. */
-    while (self->returned && PyList_GET_SIZE(self->returned)) {
-        PyObject *item = eg_returned_take(&self->returned);
-        if (!item || self->order == EG_FIFO)
-            return item;
-        int status = items_add(self, item);
-        Py_DECREF(item);
-        if (status < 0)
-            return NULL;
+    EgItems *items = self->items;
+    Py_ssize_t count = items_count(self);
+    if (self->order == EG_PRIORITY) {
+        if (!self->returned)
+            return heap_take(self, item);
+        if (items_restore(self) == 0)
+            return AGAIN;
+        if (!self->returned || !PyErr_ExceptionMatches(PyExc_TypeError))
+            return -1;
+        PyErr_Clear(); /* it cannot be compared with what came later: it comes first */
+        count = 0;
     }
-    if (self->order == EG_PRIORITY)
-        return PyObject_CallOneArg(eg_state->heappop, self->heap);
-    return items_take(self);
+    /* What was given back is older than the others: it was handed out when there were none. */
+    if (self->returned && (count == 0 || self->order == EG_FIFO)) {
+        self->changes++;
+        *item = eg_returned_take(&self->returned, self->order == EG_LIFO);
+        return DONE;
+    }
+    if (self->order == EG_FIFO) {
+        *item = items->at[items->head];
+        items->head = (items->head + 1) & (items->size - 1);
+    } else
+        *item = items->at[(items->head + items->count - 1) & (items->size - 1)];
+    items_shrink(self);
+    return DONE;
 }
 
 /* ---- what a subclass may have its own way ---------------------------------------------- */
 static Py_ssize_t
 queue_size(EgItemQueue *self)
 {
-    Py_ssize_t more = self->returned ? PyList_GET_SIZE(self->returned) : 0;
-    if (EG_LIKELY(!self->hooked))
-        return items_count(self) + more;
+    if (EG_LIKELY(!self->guard))
+        return items_count(self) + eg_returned_count(self->returned);
     PyObject *size = PyObject_CallMethod((PyObject *)self, "_qsize", NULL);
     Py_ssize_t n = size ? PyLong_AsSsize_t(size) : -1;
     Py_XDECREF(size);
     return n < 0 && PyErr_Occurred() ? -1 : n;
+}
+
+static int
+queue_guard(EgItemQueue *self)
+{
+    PyObject *result = PyObject_CallMethod(self->guard, "acquire", NULL);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* With or without an exception set. */
+static void
+queue_unguard(EgItemQueue *self)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *result = PyObject_CallMethod(self->guard, "release", NULL);
+    if (!result)
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* queue_size() for those who have not got the guard. */
+static Py_ssize_t
+queue_size_guarded(EgItemQueue *self)
+{
+    if (EG_LIKELY(!self->guard))
+        return queue_size(self);
+    if (queue_guard(self) < 0)
+        return -1;
+    Py_ssize_t size = queue_size(self);
+    queue_unguard(self);
+    return size;
 }
 
 static PyObject *
@@ -147,19 +271,29 @@ queue_hook_init(PyObject *op, PyObject *maxsize)
 static PyObject *
 queue_hook_put(PyObject *op, PyObject *item)
 {
-    return items_add((EgItemQueue *)op, item) < 0 ? NULL : Py_NewRef(Py_None);
+    EgItemQueue *self = (EgItemQueue *)op;
+    size_t place;
+    int status;
+    while ((status = items_find(self, item, &place)) == AGAIN)
+        continue;
+    if (status < 0)
+        return NULL;
+    items_insert(self, item, place);
+    Py_RETURN_NONE;
 }
 
 static PyObject *
 queue_hook_get(PyObject *op, PyObject *unused)
 {
     EgItemQueue *self = (EgItemQueue *)op;
+    PyObject *item = NULL;
+    int status = AGAIN;
     (void)unused;
-    if (items_count(self) == 0) {
+    while (status == AGAIN && items_count(self))
+        status = items_take(self, &item);
+    if (status == AGAIN)
         PyErr_SetString(PyExc_IndexError, "the queue is empty");
-        return NULL;
-    }
-    return items_get(self);
+    return item;
 }
 
 static PyObject *
@@ -194,18 +328,22 @@ queue_give_back(EgTask *task)
     task->wait.value = NULL;
     if (!item) /* it was told to try again, or that the queue is shut down */
         eg_queue_wake(&self->getters, NULL);
-    else if (!eg_queue_wake(&self->getters, item))
+    else if (!eg_queue_hand_on(&self->getters, task, item)) {
         eg_returned_add(&self->returned, task, item);
+        self->changes++;
+    }
 }
 
+/* A putter finds NULL there: its item was put, or there is room for a subclass's. Else None: the
+ * queue is shut down, or what comparing its item raised. */
 static void
 queue_pass_on_room(EgTask *task)
 {
     EgItemQueue *self = (EgItemQueue *)task->wait.object;
-    if (self->hooked)
+    if (self->guard)
         eg_queue_wake(&self->putters, NULL);
     else
-        Py_CLEAR(task->wait.value); /* Py_None: the queue is shut down */
+        Py_CLEAR(task->wait.value);
 }
 
 static const EgWaitKind queue_get_kind = {"queue get", queue_give_back};
@@ -239,26 +377,28 @@ queue_parse_wait(PyObject *block, PyObject *timeout, uint64_t *deadline)
 }
 
 /* ---- put ----------------------------------------------------------------------------------- */
-/* There is room. */
+static bool
+queue_has_getter(EgItemQueue *self)
+{
+    return self->getters.first && eg_queue_peek(&self->getters);
+}
+
+/* There is room. DONE; AGAIN; -1: exception. */
 static int
 queue_add(EgItemQueue *self, PyObject *item)
 {
-    if (self->hooked) {
-        PyObject *result = PyObject_CallMethod((PyObject *)self, "_put", "O", item);
-        if (!result)
-            return -1;
-        Py_DECREF(result);
-        self->unfinished++;
-        eg_queue_wake(&self->getters, NULL);
-        return 0;
-    }
     /* Whoever waits finds the queue empty: the item need not go through it. */
-    if (self->getters.first && eg_queue_peek(&self->getters))
+    if (queue_has_getter(self))
         eg_queue_wake(&self->getters, Py_NewRef(item));
-    else if (items_add(self, item) < 0)
-        return -1;
+    else {
+        size_t place;
+        int status = items_find(self, item, &place);
+        if (status != DONE)
+            return status;
+        items_insert(self, item, place);
+    }
     self->unfinished++;
-    return 0;
+    return DONE;
 }
 
 /* 1: there is room; 0: there is none; -1: exception. */
@@ -271,42 +411,102 @@ queue_has_room(EgItemQueue *self)
     return size < 0 ? -1 : size < self->maxsize;
 }
 
-/* 1: put; 0: not in time; -1: exception. */
+/* Wait until somebody who made room has put the item. 1: that is so; 0: not in time;
+ * -1: exception. */
 static int
 queue_wait_put(EgItemQueue *self, PyObject *item, uint64_t deadline)
 {
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
-    if (!self->hooked)
-        me->wait.value = Py_NewRef(item); /* taken by queue_admit(), dropped by a failed park */
+    me->wait.value = Py_NewRef(item); /* taken by queue_admit(), dropped by a failed park */
     eg_wait_join(me, &self->putters);
     int status = eg_wait_park(me, &queue_put_kind, (PyObject *)self, deadline);
-    if (status > 0 && me->wait.value) {
-        queue_raise(eg_state->queue_shut_down);
+    PyObject *value = me->wait.value; /* ours now */
+    me->wait.value = NULL;
+    if (status > 0 && value) {
+        if (value == Py_None)
+            queue_raise(eg_state->queue_shut_down);
+        else
+            PyErr_SetObject((PyObject *)Py_TYPE(value), value);
         status = -1;
     }
-    Py_CLEAR(me->wait.value);
+    Py_XDECREF(value);
     return status;
+}
+
+/* Leave the guard, wait to be woken, and take it again. 1: woken; 0: not in time, without the
+ * guard; -1: exception, likewise. */
+static int
+queue_wait_unguarded(EgItemQueue *self, EgQueue *queue, const EgWaitKind *kind, uint64_t deadline)
+{
+    queue_unguard(self);
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        return -1;
+    eg_wait_join(me, queue);
+    int status = eg_wait_park(me, kind, (PyObject *)self, deadline);
+    if (status <= 0)
+        return status;
+    if (queue_guard(self) == 0)
+        return 1;
+    eg_queue_wake(queue, NULL); /* it was our turn */
+    return -1;
+}
+
+/* put() of a subclass that keeps the items. */
+static PyObject *
+queue_put_guarded(EgItemQueue *self, PyObject *item, int blocking, uint64_t deadline)
+{
+    PyObject *result = NULL;
+    int status = queue_guard(self), woken = 0;
+    if (status < 0)
+        return NULL;
+    for (;;) {
+        if (self->shut_down) {
+            queue_raise(eg_state->queue_shut_down);
+            break;
+        }
+        if ((status = queue_has_room(self)) < 0)
+            break;
+        if (status > 0) {
+            if (!(result = PyObject_CallMethod((PyObject *)self, "_put", "(O)", item)))
+                break;
+            Py_SETREF(result, Py_NewRef(Py_None));
+            self->unfinished++;
+            eg_queue_wake(&self->getters, NULL);
+            woken = 0;
+            break;
+        }
+        if (!blocking) {
+            queue_raise(eg_state->queue_full);
+            break;
+        }
+        woken = queue_wait_unguarded(self, &self->putters, &queue_put_kind, deadline);
+        if (woken <= 0)
+            return woken ? NULL : queue_raise(eg_state->queue_full);
+    }
+    if (woken)
+        eg_queue_wake(&self->putters, NULL); /* the room is not used */
+    queue_unguard(self);
+    return result;
 }
 
 static PyObject *
 queue_put_item(EgItemQueue *self, PyObject *item, int blocking, uint64_t deadline)
 {
+    if (EG_UNLIKELY(self->guard != NULL))
+        return queue_put_guarded(self, item, blocking, deadline);
     for (;;) {
         if (self->shut_down)
             return queue_raise(eg_state->queue_shut_down);
-        int status = queue_has_room(self);
-        if (status > 0)
-            return queue_add(self, item) < 0 ? NULL : Py_NewRef(Py_None);
-        if (status == 0 && blocking)
-            status = queue_wait_put(self, item, deadline);
-        if (status == 0)
+        int status;
+        if (queue_has_room(self)) {
+            if ((status = queue_add(self, item)) == AGAIN)
+                continue;
+        } else if ((status = blocking ? queue_wait_put(self, item, deadline) : 0) == 0)
             return queue_raise(eg_state->queue_full);
-        if (status < 0)
-            return NULL;
-        if (!self->hooked)
-            Py_RETURN_NONE; /* whoever made room has put it */
+        return status < 0 ? NULL : Py_NewRef(Py_None);
     }
 }
 
@@ -348,60 +548,102 @@ queue_put_nowait(PyObject *op, PyObject *item)
 
 /* ---- get ----------------------------------------------------------------------------------- */
 /* There may be room now: let in whoever waited longest to put something. */
-static int
+static void
 queue_admit(EgItemQueue *self)
 {
     EgTask *putter;
-    if (self->hooked) {
-        eg_queue_wake(&self->putters, NULL);
-        return 0;
-    }
-    while (queue_has_room(self) > 0 && (putter = eg_queue_peek(&self->putters))) {
-        PyObject *item = putter->wait.value; /* ours now */
-        eg_queue_wake(&self->putters, NULL);
-        int status = queue_add(self, item);
-        Py_DECREF(item);
+    while (queue_has_room(self) && (putter = eg_queue_peek(&self->putters))) {
+        PyObject *item = Py_NewRef(putter->wait.value), *failed = NULL;
+        size_t place = 0;
+        int status = items_find(self, item, &place);
         if (status < 0)
-            return -1;
+            failed = eg_task_take_exception();
+        /* Python may have run: is it still so? */
+        if (status != AGAIN && eg_queue_peek(&self->putters) == putter
+            && putter->wait.value == item) {
+            putter->wait.value = NULL;
+            eg_queue_wake(&self->putters, failed);
+            failed = NULL; /* the putter's */
+            if (status == DONE) {
+                items_insert(self, item, place);
+                self->unfinished++;
+            }
+            Py_DECREF(item); /* the putter's */
+        }
+        Py_XDECREF(failed);
+        Py_DECREF(item);
     }
-    return 0;
 }
 
+/* get() of a subclass that keeps the items. */
 static PyObject *
-queue_take(EgItemQueue *self)
+queue_get_guarded(EgItemQueue *self, int blocking, uint64_t deadline)
 {
-    PyObject *item =
-        self->hooked ? PyObject_CallMethod((PyObject *)self, "_get", NULL) : items_get(self);
-    if (item && self->putters.first && queue_admit(self) < 0)
-        PyErr_WriteUnraisable((PyObject *)self); /* of the other task's item */
+    PyObject *item = NULL;
+    int woken = 0;
+    if (queue_guard(self) < 0)
+        return NULL;
+    for (;;) {
+        Py_ssize_t size = queue_size(self);
+        if (size < 0)
+            break;
+        if (size > 0) {
+            if ((item = PyObject_CallMethod((PyObject *)self, "_get", NULL))) {
+                eg_queue_wake(&self->putters, NULL);
+                woken = 0;
+            }
+            break;
+        }
+        if (self->shut_down || !blocking) {
+            queue_raise(self->shut_down ? eg_state->queue_shut_down : eg_state->queue_empty);
+            break;
+        }
+        woken = queue_wait_unguarded(self, &self->getters, &queue_get_kind, deadline);
+        if (woken <= 0)
+            return woken ? NULL : queue_raise(eg_state->queue_empty);
+    }
+    if (woken)
+        eg_queue_wake(&self->getters, NULL); /* the item is still there */
+    queue_unguard(self);
     return item;
+}
+
+/* Wait until it is handed an item. 1: *item is set, or NULL: try again; 0: not in time;
+ * -1: exception. */
+static int
+queue_wait_get(EgItemQueue *self, PyObject **item, uint64_t deadline)
+{
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        return -1;
+    eg_wait_join(me, &self->getters);
+    int status = eg_wait_park(me, &queue_get_kind, (PyObject *)self, deadline);
+    *item = me->wait.value; /* ours now */
+    me->wait.value = NULL;
+    return status;
 }
 
 static PyObject *
 queue_get_item(EgItemQueue *self, int blocking, uint64_t deadline)
 {
-    for (;;) {
-        Py_ssize_t size = queue_size(self);
-        if (size > 0)
-            return queue_take(self);
-        if (size < 0)
-            return NULL;
-        if (self->shut_down)
+    PyObject *item = NULL;
+    if (EG_UNLIKELY(self->guard != NULL))
+        return queue_get_guarded(self, blocking, deadline);
+    while (!item) {
+        if (queue_size(self)) {
+            if (items_take(self, &item) < 0)
+                return NULL;
+            if (item && self->putters.first)
+                queue_admit(self);
+        } else if (self->shut_down)
             return queue_raise(eg_state->queue_shut_down);
-        if (!blocking)
-            return queue_raise(eg_state->queue_empty);
-        EgTask *me = eg_wait_begin();
-        if (!me)
-            return NULL;
-        eg_wait_join(me, &self->getters);
-        int status = eg_wait_park(me, &queue_get_kind, (PyObject *)self, deadline);
-        if (status <= 0)
-            return status ? NULL : queue_raise(eg_state->queue_empty);
-        PyObject *item = me->wait.value; /* ours now; NULL: try again */
-        me->wait.value = NULL;
-        if (item)
-            return item;
+        else {
+            int status = blocking ? queue_wait_get(self, &item, deadline) : 0;
+            if (status <= 0)
+                return status ? NULL : queue_raise(eg_state->queue_empty);
+        }
     }
+    return item;
 }
 
 PyDoc_STRVAR(queue_get_doc,
@@ -451,7 +693,7 @@ static PyObject *
 queue_qsize(PyObject *op, PyObject *unused)
 {
     (void)unused;
-    Py_ssize_t size = queue_size((EgItemQueue *)op);
+    Py_ssize_t size = queue_size_guarded((EgItemQueue *)op);
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
@@ -465,7 +707,7 @@ static PyObject *
 queue_is_empty(PyObject *op, PyObject *unused)
 {
     (void)unused;
-    Py_ssize_t size = queue_size((EgItemQueue *)op);
+    Py_ssize_t size = queue_size_guarded((EgItemQueue *)op);
     return size < 0 ? NULL : PyBool_FromLong(size == 0);
 }
 
@@ -479,15 +721,15 @@ static PyObject *
 queue_is_full(PyObject *op, PyObject *unused)
 {
     (void)unused;
-    int room = queue_has_room((EgItemQueue *)op);
-    return room < 0 ? NULL : PyBool_FromLong(!room);
+    Py_ssize_t size = queue_size_guarded((EgItemQueue *)op), most = ((EgItemQueue *)op)->maxsize;
+    return size < 0 ? NULL : PyBool_FromLong(most > 0 && size >= most);
 }
 
 EgQueue *
 eg_queue_waitable(PyObject *op, bool *ready)
 {
     EgItemQueue *self = (EgItemQueue *)op;
-    Py_ssize_t size = queue_size(self);
+    Py_ssize_t size = queue_size_guarded(self);
     if (size < 0)
         return NULL;
     *ready = size > 0 || self->shut_down;
@@ -547,6 +789,38 @@ PyDoc_STRVAR(queue_shutdown_doc,
 "\n"
 "With immediate, drop what is in the queue, and count it as done.");
 
+/* Take everything out, as done. -1: exception. */
+static int
+queue_drain(EgItemQueue *self)
+{
+    int status = self->guard ? queue_guard(self) : 0;
+    if (status < 0)
+        return -1;
+    while (status >= 0) {
+        PyObject *item = NULL;
+        Py_ssize_t size = queue_size(self);
+        if (size <= 0) {
+            status = (int)size;
+            break;
+        }
+        if (self->guard)
+            status = (item = PyObject_CallMethod((PyObject *)self, "_get", NULL)) ? 0 : -1;
+        else if (self->returned)
+            item = eg_returned_take(&self->returned, false);
+        else if (self->order == EG_PRIORITY) {
+            item = self->items->at[self->items->count - 1]; /* the order does not matter */
+            items_shrink(self);
+        } else
+            status = items_take(self, &item);
+        if (item && self->unfinished > 0)
+            self->unfinished--;
+        Py_XDECREF(item);
+    }
+    if (self->guard)
+        queue_unguard(self);
+    return status;
+}
+
 static PyObject *
 queue_shutdown(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
@@ -559,23 +833,15 @@ queue_shutdown(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwna
     if (immediate < 0)
         return NULL;
     self->shut_down = true;
+    self->changes++;
     EgTask *putter;
     while ((putter = eg_queue_peek(&self->putters))) {
         PyObject *item = putter->wait.value; /* ours now */
-        eg_queue_wake(&self->putters, self->hooked ? NULL : Py_NewRef(Py_None));
+        eg_queue_wake(&self->putters, self->guard ? NULL : Py_NewRef(Py_None));
         Py_XDECREF(item);
     }
     eg_queue_wake_all(&self->getters);
-    Py_ssize_t size = 0;
-    while (immediate && (size = queue_size(self)) > 0) {
-        PyObject *item = queue_take(self);
-        if (!item)
-            return NULL;
-        Py_DECREF(item);
-        if (self->unfinished > 0)
-            self->unfinished--;
-    }
-    if (size < 0)
+    if (immediate && queue_drain(self) < 0)
         return NULL;
     if (self->unfinished == 0)
         eg_queue_wake_all(&self->joiners);
@@ -595,10 +861,11 @@ queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int hooked = type == ours ? 0 : queue_is_hooked(type, ours);
     EgItemQueue *self = hooked < 0 ? NULL : (EgItemQueue *)type->tp_alloc(type, 0);
     if (self) {
-        self->hooked = hooked > 0;
         self->order = ours == eg_state->lifo_queue_type       ? EG_LIFO
                       : ours == eg_state->priority_queue_type ? EG_PRIORITY
                                                               : EG_FIFO;
+        if (hooked && !(self->guard = PyObject_CallNoArgs((PyObject *)eg_state->rlock_type)))
+            Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
@@ -613,7 +880,7 @@ queue_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     self->maxsize = maxsize;
     PyObject *result =
-        self->hooked ? PyObject_CallMethod(op, "_init", "n", maxsize) : Py_NewRef(Py_None);
+        self->guard ? PyObject_CallMethod(op, "_init", "n", maxsize) : Py_NewRef(Py_None);
     Py_XDECREF(result);
     return result ? 0 : -1;
 }
@@ -622,7 +889,7 @@ static PyObject *
 queue_repr(PyObject *op)
 {
     EgItemQueue *self = (EgItemQueue *)op;
-    Py_ssize_t size = queue_size(self);
+    Py_ssize_t size = queue_size_guarded(self);
     PyObject *name = size < 0 ? NULL : PyType_GetName(Py_TYPE(op)), *repr = NULL;
     if (name)
         repr = PyUnicode_FromFormat("<evergreen.%U at %p: %zd items, maxsize=%zd%s>", name, op,
@@ -636,24 +903,23 @@ queue_traverse(PyObject *op, visitproc visit, void *arg)
 {
     EgItemQueue *self = (EgItemQueue *)op;
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->returned);
-    if (self->order == EG_PRIORITY)
-        Py_VISIT(self->heap);
-    else
-        for (size_t i = 0; self->items && i < self->items->count; i++)
-            Py_VISIT(self->items->at[(self->items->head + i) & (self->items->size - 1)]);
-    return 0;
+    Py_VISIT(self->guard);
+    for (size_t i = 0; self->items && i < self->items->count; i++)
+        Py_VISIT(self->items->at[(self->items->head + i) & (self->items->size - 1)]);
+    return eg_returned_visit(self->returned, visit, arg);
 }
 
 static int
 queue_clear(PyObject *op)
 {
     EgItemQueue *self = (EgItemQueue *)op;
-    Py_CLEAR(self->returned);
-    if (self->order == EG_PRIORITY)
-        Py_CLEAR(self->heap);
-    while (self->order != EG_PRIORITY && self->items && self->items->count)
-        Py_DECREF(items_take(self));
+    eg_returned_clear(&self->returned);
+    while (items_count(self)) {
+        EgItems *items = self->items;
+        PyObject *item = items->at[(items->head + items->count - 1) & (items->size - 1)];
+        items_shrink(self);
+        Py_DECREF(item);
+    }
     return 0;
 }
 
@@ -666,8 +932,8 @@ queue_dealloc(PyObject *op)
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     queue_clear(op);
-    if (self->order != EG_PRIORITY)
-        PyMem_Free(self->items);
+    Py_XDECREF(self->guard);
+    PyMem_Free(self->items);
     type->tp_free(op);
     Py_DECREF(type);
 }

@@ -10,18 +10,16 @@
 #include <math.h>
 #include <structmember.h>
 
-#define RETRY_NS 1000000u
-
 typedef struct {
     PyBaseExceptionObject base;
     EgTimer timer;
+    EgLater later;       /* that brings it to the task */
     EgNode spent;        /* the hub drops the armed scope's reference */
     EgTask *task;        /* strong; NULL: not entered */
     PyObject *seconds;   /* strong; None: for ever */
     PyObject *exception; /* strong; Timeout's second argument, else NULL */
     PyObject *thrown;    /* strong: what it throws; NULL: itself */
     uint64_t deadline;   /* ns */
-    uint16_t shields;    /* those around it, which do not keep it off */
     bool fired;
 } EgScope;
 
@@ -42,16 +40,15 @@ static void
 scope_on_time(EgTimer *timer)
 {
     EgScope *self = EG_OWNER(timer, EgScope, timer);
-    EgTask *task = self->task;
-    EgHub *hub = task->hub;
-    /* One after the other: something is on its way already, or the task is in a shield. */
-    if ((task->thrown || task->shields > self->shields) && task->state != EG_ENDED
-        && eg_timer_start(&hub->timers, timer, eg_clock_now() + RETRY_NS) == 0)
-        return;
-    PyErr_Clear();
     self->fired = true;
-    eg_wait_interrupt(task, scope_thrown(self));
-    eg_hub_push(hub, &self->spent);
+    eg_later_throw(self->task, &self->later, scope_thrown(self));
+}
+
+/* The task has met it, or will not any more. */
+static void
+scope_on_met(EgLater *later, EgTask *task)
+{
+    eg_hub_push(task->hub, &EG_OWNER(later, EgScope, later)->spent);
 }
 
 /* ---- the task's side ----------------------------------------------------------------------- */
@@ -76,10 +73,8 @@ scope_disarm(EgScope *self)
     if (eg_timer_armed(&self->timer)) {
         eg_timer_stop(&task->hub->timers, &self->timer);
         Py_DECREF(self); /* scope_arm()'s; the caller holds one, too */
-    } else if (self->fired && task->thrown == scope_thrown(self) && task->state == EG_RUNNING) {
-        Py_CLEAR(task->thrown);
+    } else if (self->fired && eg_later_forget(task, &self->later, scope_thrown(self)))
         self->fired = false;
-    }
 }
 
 /* seconds: from now on, in the current task. */
@@ -87,7 +82,7 @@ static int
 scope_start(EgScope *self)
 {
     uint64_t deadline;
-    if (eg_timer_armed(&self->timer)) {
+    if (eg_timer_armed(&self->timer) || self->later.pending) {
         PyErr_Format(PyExc_RuntimeError, "%R is already started; to restart it, cancel it first",
                      self);
         return -1;
@@ -102,7 +97,7 @@ scope_start(EgScope *self)
     if (eg_clock_deadline(self->seconds, &deadline) < 0)
         return -1;
     Py_XSETREF(self->task, (EgTask *)Py_NewRef(task));
-    self->shields = task->shields;
+    self->later.shields = task->shields;
     self->fired = false;
     return scope_arm(self, deadline);
 }
@@ -210,6 +205,7 @@ scope_set_up(EgScope *self, PyObject *seconds)
     if (eg_clock_deadline(seconds, &deadline) < 0)
         return -1;
     self->timer.fire = scope_on_time;
+    self->later.release = scope_on_met;
     self->spent.run = scope_release;
     self->deadline = EG_FOREVER;
     Py_XSETREF(self->seconds, Py_NewRef(seconds));

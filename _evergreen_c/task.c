@@ -334,6 +334,7 @@ eg_task_run(EgTask *self)
     task_drop_context(context);
     Py_CLEAR(self->thrown); /* it came too late */
     Py_CLEAR(self->held);
+    eg_later_end(self);
     self->shields = 0;
     task_end(self, result, failed);
 }
@@ -905,6 +906,8 @@ task_dealloc(PyObject *op)
     if (self->hub && self->hub->asyncio_owner == self)
         self->hub->asyncio_owner = NULL; /* it ended in another thread */
     PyObject_GC_UnTrack(op);
+    if (self->role == EG_THREAD) /* in a forked child it can be that of a thread that waits */
+        eg_wait_visit_leave(self);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     task_clear(op);

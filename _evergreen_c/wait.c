@@ -79,6 +79,18 @@ eg_queue_wake(EgQueue *queue, PyObject *value)
     return true;
 }
 
+bool
+eg_queue_hand_on(EgQueue *queue, EgTask *from, PyObject *value)
+{
+    EgTask *task = eg_queue_peek(queue);
+    if (!task)
+        return false;
+    /* Whoever was woken waits no more: this is now the order of what was handed over. */
+    task->wait.since = from->wait.since;
+    eg_wait_wake(task, queue->first, value);
+    return true;
+}
+
 Py_ssize_t
 eg_queue_wake_all(EgQueue *queue)
 {
@@ -146,16 +158,13 @@ wait_chain(PyObject *exc, PyObject *before)
     }
 }
 
-bool
-eg_wait_interrupt(EgTask *task, PyObject *exc)
+/* It is to be raised in the task: steals exc. */
+static void
+wait_hit(EgTask *task, PyObject *exc)
 {
-    if (task->state == EG_ENDED)
-        return false;
-    PyObject *before = task->thrown; /* ours now */
-    task->thrown = Py_NewRef(exc);   /* given up by whoever raises it */
-    wait_chain(exc, before);
+    task->thrown = exc; /* given up by whoever raises it */
     if (task->state != EG_PARKED)
-        return true; /* at its next wait */
+        return; /* at its next wait */
     EgWait *wait = &task->wait;
     switch (wait->outcome) {
     case EG_PENDING:
@@ -170,6 +179,24 @@ eg_wait_interrupt(EgTask *task, PyObject *exc)
     default:
         wait->outcome = EG_THROWN;
     }
+}
+
+bool
+eg_wait_interrupt(EgTask *task, PyObject *exc)
+{
+    if (task->state == EG_ENDED)
+        return false;
+    PyObject *before = task->thrown; /* ours now */
+    EgLater *coming = task->coming;
+    Py_INCREF(exc); /* wait_hit() takes it */
+    if (coming) {   /* it has its turn afterwards */
+        task->coming = NULL;
+        coming->next = task->later;
+        task->later = coming;
+        Py_XDECREF(before);
+    } else
+        wait_chain(exc, before);
+    wait_hit(task, exc);
     return true;
 }
 
@@ -183,55 +210,146 @@ eg_wait_throw(EgTask *task, PyObject *exc)
     return true;
 }
 
+/* ---- what blocks of code throw ------------------------------------------------------- */
+/* Nothing is on its way to the task any more: the next that may. */
+static void
+later_next(EgTask *task)
+{
+    EgLater **link = &task->later, *self;
+    if (task->thrown)
+        return;
+    while ((self = *link) && self->shields < task->shields)
+        link = &self->next;
+    if (self) {
+        *link = self->next;
+        task->coming = self;
+        wait_hit(task, Py_NewRef(self->exc));
+    }
+}
+
+static void
+later_release(EgLater *self, EgTask *task)
+{
+    self->pending = false;
+    if (self->release)
+        self->release(self, task);
+}
+
+void
+eg_later_throw(EgTask *task, EgLater *self, PyObject *exc)
+{
+    EgLater **link = &task->later;
+    while (*link)
+        link = &(*link)->next;
+    *link = self;
+    self->next = NULL;
+    self->exc = exc;
+    self->pending = true;
+    if (task->state == EG_ENDED)
+        eg_later_end(task);
+    else
+        later_next(task);
+}
+
+bool
+eg_later_forget(EgTask *task, EgLater *self, PyObject *exc)
+{
+    EgLater **link = &task->later;
+    while (*link && *link != self)
+        link = &(*link)->next;
+    if (*link) {
+        *link = self->next;
+        later_release(self, task);
+        return true;
+    }
+    if (!exc || task->thrown != exc || task->state != EG_RUNNING)
+        return false; /* raised, or just about to be */
+    Py_CLEAR(task->thrown);
+    if (task->coming == self) {
+        task->coming = NULL;
+        later_release(self, task);
+    }
+    if (task->role == EG_MAIN)
+        eg_hub_main_next(task->hub);
+    later_next(task);
+    return true;
+}
+
+void
+eg_later_end(EgTask *task)
+{
+    EgLater *self;
+    if (task->coming) {
+        self = task->coming;
+        task->coming = NULL;
+        later_release(self, task);
+    }
+    while ((self = task->later)) {
+        task->later = self->next;
+        later_release(self, task);
+    }
+}
+
 /* The exception that somebody threw at the task. */
 static void
 wait_raise(EgTask *me)
 {
     PyObject *exc = me->thrown; /* now ours */
+    EgLater *from = me->coming;
     me->thrown = NULL;
+    me->coming = NULL;
+    if (from)
+        later_release(from, me);
     if (me->role == EG_MAIN)
         eg_hub_main_next(me->hub);
+    if (EG_UNLIKELY(me->later != NULL))
+        later_next(me);
     PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
     Py_DECREF(exc);
 }
 
 /* ---- shields: clean-up that must finish ----------------------------------------- */
+void
+eg_shield_begin(EgTask *me)
+{
+    PyObject *exc = me->thrown; /* ours now */
+    EgLater *coming = me->coming;
+    me->shields++;
+    if (!exc)
+        return;
+    me->thrown = NULL;
+    me->coming = NULL;
+    if (coming) {
+        coming->next = me->later;
+        me->later = coming;
+    } else
+        eg_wait_throw(me, exc); /* later */
+    Py_DECREF(exc);
+}
+
 int
 eg_shield_enter(EgTask *me)
 {
-    PyObject *exc = me->thrown; /* borrowed from the task */
-    if (exc && me->role == EG_MAIN) {
+    if (me->thrown && !me->coming && me->role == EG_MAIN) {
         wait_raise(me); /* Ctrl-C, most likely: now, rather than after the clean-up */
         return -1;
     }
-    me->shields++;
-    if (exc) {
-        me->thrown = NULL;
-        eg_wait_throw(me, exc); /* later */
-        Py_DECREF(exc);
-    }
+    eg_shield_begin(me);
     return 0;
 }
 
 void
 eg_shield_leave(EgTask *me)
 {
-    if (--me->shields || !me->held)
-        return;
-    PyObject *held = me->held; /* ours now */
-    me->held = NULL;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held); i++)
-        eg_wait_throw(me, PyList_GET_ITEM(held, i));
-    Py_DECREF(held);
-}
-
-void
-eg_shield_forget(EgTask *me, PyObject *exc)
-{
-    PyObject *held = me->held; /* borrowed from the task */
-    for (Py_ssize_t i = held ? PyList_GET_SIZE(held) : 0; i-- > 0;)
-        if (PyList_GET_ITEM(held, i) == exc && PyList_SetSlice(held, i, i + 1, NULL) < 0)
-            PyErr_WriteUnraisable(exc); /* out of memory */
+    if (--me->shields == 0 && me->held) {
+        PyObject *held = me->held; /* ours now */
+        me->held = NULL;
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held); i++)
+            eg_wait_throw(me, PyList_GET_ITEM(held, i));
+        Py_DECREF(held);
+    }
+    if (me->later)
+        later_next(me);
 }
 
 /* ---- waiting ------------------------------------------------------------------ */
@@ -258,17 +376,14 @@ wait_thread_task(void)
     return NULL;
 }
 
-EgTask *
-eg_wait_begin(void)
+/* Who would wait; NULL: nobody may here, exception set. */
+static inline EgTask *
+wait_whose(void)
 {
     EgHub *hub = eg_hub_here;
     if (EG_UNLIKELY(!hub)) {
-        if (PyThread_get_thread_ident() != eg_state->main_thread) {
-            EgTask *thread = wait_thread_task();
-            if (thread)
-                thread->wait.outcome = EG_PENDING;
-            return thread;
-        }
+        if (PyThread_get_thread_ident() != eg_state->main_thread)
+            return wait_thread_task();
         if (!(hub = eg_hub_get()))
             return NULL;
     }
@@ -280,6 +395,15 @@ eg_wait_begin(void)
                             "finalisers may not wait; spawn a task that does");
         return NULL;
     }
+    return me;
+}
+
+EgTask *
+eg_wait_begin(void)
+{
+    EgTask *me = wait_whose();
+    if (EG_UNLIKELY(!me))
+        return NULL;
     if (EG_UNLIKELY(me->thrown != NULL)) {
         wait_raise(me);
         return NULL;
@@ -347,6 +471,7 @@ eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t dead
         wait->deadline.fire = wait_on_deadline;
         if (eg_timer_start(&hub->timers, &wait->deadline, deadline) < 0) {
             eg_wait_visit_leave(me);
+            Py_CLEAR(wait->value);
             return -1;
         }
     }
@@ -365,6 +490,26 @@ eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t dead
     return -1;
 }
 
+int
+eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **hit)
+{
+    EgTask *me = wait_whose();
+    if (!me)
+        return -1;
+    if (me->thrown)
+        wait_raise(me);
+    else {
+        me->wait.outcome = EG_PENDING;
+        eg_wait_join(me, queue);
+        if (eg_wait_park(me, kind, object, EG_FOREVER) > 0)
+            return 1;
+    }
+    PyObject *exc = eg_task_take_exception();
+    wait_chain(exc, *hit);
+    *hit = exc;
+    return 0;
+}
+
 static const EgWaitKind wait_yield_kind = {"yield", NULL};
 
 int
@@ -380,34 +525,78 @@ eg_wait_yield(EgTask *me)
 }
 
 /* ---- what was handed over, and comes back -------------------------------------------- */
+struct EgReturned {
+    size_t head, count, size;
+    struct {
+        uint64_t since;  /* of the wait in which it was handed over first */
+        PyObject *value; /* strong */
+    } at[];
+};
+
 void
-eg_returned_add(PyObject **list, EgTask *task, PyObject *value)
+eg_returned_add(EgReturned **list, EgTask *task, PyObject *value)
 {
+    EgReturned *self = *list;
+    if (!self || self->head + self->count == self->size) {
+        size_t size = self ? self->count * 2 : 4;
+        EgReturned *more = PyMem_Malloc(sizeof *more + size * sizeof *more->at);
+        if (!more) {
+            Py_DECREF(value); /* out of memory */
+            return;
+        }
+        more->head = 0;
+        more->size = size;
+        more->count = self ? self->count : 0;
+        if (self)
+            memcpy(more->at, self->at + self->head, self->count * sizeof *self->at);
+        PyMem_Free(self);
+        *list = self = more;
+    }
     /* Waiters queue in the order in which they came, so that is the order of their values. */
-    PyObject *entry = Py_BuildValue("(KN)", (unsigned long long)task->wait.since, value);
-    if (!entry || (!*list && !(*list = PyList_New(0))))
-        goto lost;
-    Py_ssize_t i = PyList_GET_SIZE(*list);
-    while (i > 0) {
-        PyObject *before = PyTuple_GET_ITEM(PyList_GET_ITEM(*list, i - 1), 0);
-        if (PyLong_AsUnsignedLongLong(before) <= task->wait.since)
-            break;
-        i--;
-    }
-    if (PyList_Insert(*list, i, entry) == 0) {
-        Py_DECREF(entry);
-        return;
-    }
-lost:
-    Py_XDECREF(entry);
-    PyErr_WriteUnraisable(NULL); /* out of memory */
+    size_t i = self->head + self->count++;
+    for (; i > self->head && self->at[i - 1].since > task->wait.since; i--)
+        self->at[i] = self->at[i - 1];
+    self->at[i].since = task->wait.since;
+    self->at[i].value = value;
 }
 
 PyObject *
-eg_returned_take(PyObject **list)
+eg_returned_take(EgReturned **list, bool newest)
 {
-    PyObject *value = Py_NewRef(PyTuple_GET_ITEM(PyList_GET_ITEM(*list, 0), 1));
-    if (PyList_SetSlice(*list, 0, 1, NULL) < 0)
-        Py_CLEAR(value);
+    EgReturned *self = *list;
+    self->count--;
+    PyObject *value = self->at[newest ? self->head + self->count : self->head].value;
+    self->head += !newest;
+    if (self->count == 0) {
+        PyMem_Free(self);
+        *list = NULL;
+    }
     return value;
+}
+
+PyObject *
+eg_returned_first(EgReturned *self)
+{
+    return self->at[self->head].value;
+}
+
+Py_ssize_t
+eg_returned_count(const EgReturned *self)
+{
+    return self ? (Py_ssize_t)self->count : 0;
+}
+
+int
+eg_returned_visit(EgReturned *self, visitproc visit, void *arg)
+{
+    for (size_t i = 0; self && i < self->count; i++)
+        Py_VISIT(self->at[self->head + i].value);
+    return 0;
+}
+
+void
+eg_returned_clear(EgReturned **list)
+{
+    while (*list)
+        Py_DECREF(eg_returned_take(list, false));
 }

@@ -25,11 +25,12 @@ def iwait(objects: Iterable[Any], count: int | None = None, timeout: float | Non
 
     A task is ready when it has ended, a future when it is done, an event when it is set, a lock or
     semaphore when it is free, a queue or channel when there is something to receive; nothing is
-    taken from them.  Stop after *count* of them, after *timeout* seconds, or after all.
+    taken from them, so somebody else may be quicker.  One that is there twice comes once.  Stop after
+    *count* of them, after *timeout* seconds, or after all.
     """
     if count is not None and count < 0:
         raise ValueError(f"count must not be negative: {count}")
-    things = list(objects)
+    things = list({id(thing): thing for thing in objects}.values())
     proxies = [_watchable(thing) for thing in things]
     origin = {id(proxy): thing for proxy, thing in zip(proxies, things, strict=True)}
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -72,17 +72,24 @@ class Pool:
     def imap(self, function: Callable[..., _R], *iterables: Iterable[Any]) -> Iterator[_R]:
         """Iterate over function(*args) for args in zip(*iterables), in that order.
 
-        At most *size* results are computed ahead of what was taken.  An exception is raised in its
-        turn; that, and leaving the iteration early, kill the tasks that are still at it.
+        At most *size* results are computed ahead of what was taken, and no more of the input is.  An
+        exception is raised in its turn; that, and leaving the iteration early, kill the tasks that
+        are still at it.
         """
         ahead: deque[Task] = deque()
+        calls = zip(*iterables)  # noqa: B905  (as the built-in map() has it)
+        more = True
         try:
-            for args in zip(*iterables):  # noqa: B905  (as the built-in map() has it)
-                if len(ahead) == self._size:
-                    yield ahead.popleft().result()
-                ahead.append(self.spawn(function, *args))
-            while ahead:
-                yield ahead.popleft().result()
+            while more or ahead:
+                if more and len(ahead) < self._size:
+                    args = next(calls, None)
+                    more = args is not None
+                    if args is not None:
+                        ahead.append(self.spawn(function, *args))
+                else:
+                    result = ahead[0].result()
+                    ahead.popleft()
+                    yield result
         finally:
             _end(ahead)
 
@@ -98,18 +105,20 @@ class Pool:
         ended: Queue[Task] = Queue()
         places: dict[Task, int] = {}
 
-        def take(task: Task) -> tuple[int, _R]:
-            return places.pop(task), task.result()
-
+        calls = enumerate(zip(*iterables))  # noqa: B905
+        more = True
         try:
-            for place, args in enumerate(zip(*iterables)):  # noqa: B905
-                while len(places) == ahead or not ended.empty():
-                    yield take(ended.get())
-                task = self.spawn(function, *args)
-                places[task] = place
-                task.add_done_callback(ended.put_nowait)
-            while places:
-                yield take(ended.get())
+            while more or places:
+                if more and len(places) != ahead and ended.empty():
+                    place, args = next(calls, (-1, ()))
+                    more = place >= 0
+                    if more:
+                        task = self.spawn(function, *args)
+                        places[task] = place
+                        task.add_done_callback(ended.put_nowait)
+                else:
+                    task = ended.get()
+                    yield places.pop(task), task.result()
         finally:
             _end(places)
 
