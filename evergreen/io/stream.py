@@ -113,6 +113,25 @@ class StreamConnection:
         self._leave_server()
 
 
+def _handle(server: StreamServer, connection: Any) -> None:
+    """What the task of a connection runs.  It is there as long as the connection: no object to spare."""
+    handler = server._handler
+    try:
+        if handler is None:
+            server.handle_connection(connection)
+            return
+        handler(connection)
+        if not connection.closed:
+            connection.flush()
+    except BaseException as exc:
+        dropped = server._closed and connection.closed  # the server has closed it under the handler
+        connection.close()
+        if not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
+            raise
+    else:
+        connection.close()
+
+
 class StreamServer:
     """A server: bind(), then serve(), which accepts connections until close().
 
@@ -127,6 +146,7 @@ class StreamServer:
 
     connection_cls: type[Any]
     error_cls: type[StreamError]
+    _task: ClassVar[Any] = staticmethod(_handle)
 
     def __init__(self, handler: Handler | None = None, *, max_connections: int | None = None) -> None:
         if max_connections is not None and max_connections < 1:
@@ -206,7 +226,7 @@ class StreamServer:
             raise
         connection._server = self
         self.connections.add(connection)
-        core.spawn(_handle, self, connection)
+        core.spawn(self._task, self, connection)
 
     def _forget(self, connection: Any) -> None:
         self.connections.discard(connection)
@@ -261,22 +281,3 @@ class StreamServer:
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _handle(server: StreamServer, connection: Any) -> None:
-    """What the task of a connection runs.  It is there as long as the connection: no object to spare."""
-    handler = server._handler
-    try:
-        if handler is None:
-            server.handle_connection(connection)
-            return
-        handler(connection)
-        if not connection.closed:
-            connection.flush()
-    except BaseException as exc:
-        dropped = server._closed and connection.closed  # the server has closed it under the handler
-        connection.close()
-        if not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
-            raise
-    else:
-        connection.close()

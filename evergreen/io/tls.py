@@ -494,12 +494,43 @@ def connect(
         raise
 
 
+def _handle(server: TLSServer, connection: TCPConnection) -> None:
+    """What the task of a connection runs."""
+    try:
+        stream = wrap(
+            connection,
+            server._context,
+            server_side=True,
+            handshake_timeout=server._handshake_timeout,
+        )
+    except OSError:  # ssl.SSLError and TimeoutError are such
+        server.failed_handshakes += 1
+        connection.close()
+        return
+    except BaseException:
+        connection.close()
+        raise
+    try:
+        if server._handler is None:
+            server.handle_connection(stream)
+            return
+        with stream:
+            server._handler(stream)
+    except BaseException as exc:
+        dropped = server._closed and connection.closed and isinstance(exc, OSError)
+        stream.close()
+        if not dropped:  # the server has closed it under the handler
+            raise
+
+
 class TLSServer(TCPServer):
     """A `TCPServer` whose handlers get a `TLSStream`, after its handshake.
 
     A peer that fails its handshake, or takes longer than *handshake_timeout* seconds, is closed and
     counted in `failed_handshakes`; nobody else waits for it.
     """
+
+    _task = staticmethod(_handle)
 
     def __init__(
         self,
@@ -515,33 +546,3 @@ class TLSServer(TCPServer):
         self._context = context
         self._handshake_timeout = handshake_timeout
         self.failed_handshakes = 0
-
-    def _handle(self, connection: TCPConnection) -> None:
-        try:
-            stream = wrap(
-                connection,
-                self._context,
-                server_side=True,
-                handshake_timeout=self._handshake_timeout,
-            )
-        except OSError:  # ssl.SSLError and TimeoutError are such
-            self.failed_handshakes += 1
-            connection.close()
-            return
-        except BaseException:
-            connection.close()
-            raise
-        self._serve_stream(connection, stream)
-
-    def _serve_stream(self, connection: TCPConnection, stream: TLSStream) -> None:
-        try:
-            if self._handler is None:
-                self.handle_connection(stream)
-                return
-            with stream:
-                self._handler(stream)
-        except BaseException as exc:
-            dropped = self._closed and connection.closed and isinstance(exc, OSError)
-            stream.close()
-            if not dropped:
-                raise
