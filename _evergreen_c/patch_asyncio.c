@@ -11,13 +11,16 @@
 EG_PATCH(asyncio_set_running_loop, "_asyncio", "_set_running_loop", "asyncio");
 
 bool eg_asyncio_used;
+static PyObject
+    *asyncio_module; /* _asyncio, with the state that 3.12 has there; strong once used */
 
 /* Tell asyncio; harmless where nothing changes. */
 static void
 asyncio_set_loop(PyObject *loop)
 {
     PyObject *given = loop ? loop : Py_None;
-    PyObject *done = eg_patch_call_original(&asyncio_set_running_loop_patch, NULL, &given, 1, NULL);
+    PyObject *done =
+        eg_patch_call_original(&asyncio_set_running_loop_patch, asyncio_module, &given, 1, NULL);
     if (!done)
         PyErr_WriteUnraisable(loop);
     Py_XDECREF(done);
@@ -114,6 +117,8 @@ asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, Py
         PyErr_Clear();       /* no memory to know a foreign greenlet by: as the hub's */
     hub->asyncio_owner = me; /* as it is already, once any loop has run on this hub */
     eg_asyncio_used = true;
+    if (self != asyncio_module)
+        Py_XSETREF(asyncio_module, Py_XNewRef(self));
     Py_XSETREF((me ? &me->kept : &hub->kept)->running_loop,
                args[0] == Py_None ? NULL : Py_NewRef(args[0]));
     return done;

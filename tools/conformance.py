@@ -50,6 +50,8 @@ def run_child(module: str, patched: bool, leave_out: set[str], report: str) -> N
             stream.write(json.dumps(event) + "\n")
 
     class Result(unittest.TestResult):
+        before = 0  # on 3.12 a skipped class's tests end without having started
+
         def startTest(self, test: unittest.TestCase) -> None:
             super().startTest(test)
             self.before = len(self.failures) + len(self.errors) + len(self.unexpectedSuccesses)
