@@ -14,13 +14,14 @@ C_FILES := $(wildcard _evergreen_c/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test lint format bench bench-quick leaks asan docs test-next test-all clean FORCE
+.PHONY: help build demo test races lint format bench bench-quick leaks asan docs test-next test-all clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'build        the package and its extension, in place, for $(VENV)'
 	@echo 'demo         crawl a documentation tree with 100 tasks in one thread'
 	@echo 'test         the tests'
+	@echo 'races        random schedules over every primitive, ARGS=100000 of them or as many as you like'
 	@echo 'lint         ruff, mypy, clang-format'
 	@echo 'format       let ruff and clang-format rewrite the files'
 	@echo 'bench        the benchmarks; bench-quick: the same, rougher and sooner'
@@ -60,6 +61,9 @@ demo: build $(VENV)/.extra-examples
 
 test: build
 	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+races: build
+	EVERGREEN_RACES=$(or $(ARGS),100000) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 tests/test_races.py
 
 bench: build $(VENV)/.extra-bench
 	$(VENV)/bin/python benchmarks/run.py $(ARGS)

@@ -88,14 +88,8 @@ condition_retake_foreign(EgCondition *self, PyObject *state)
     if (me)
         eg_shield_begin(me);
     while (!(result = condition_call(self, method, *method == '_' ? state : NULL))
-           && !PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyObject *exc = eg_task_take_exception();
-        if (hit && hit != exc)
-            PyException_SetContext(exc, hit);
-        else
-            Py_XDECREF(hit);
-        hit = exc;
-    }
+           && !PyErr_ExceptionMatches(PyExc_Exception))
+        eg_wait_collect(&hit, eg_task_take_exception());
     if (me)
         eg_shield_leave(me);
     if (result && hit)

@@ -112,23 +112,29 @@ group_passes_on(PyObject *exc)
 
 static const EgWaitKind group_kind = {"task group", NULL};
 
-/* Wait for all tasks; new: what hit the owner meanwhile, or NULL. */
+/* Wait for all tasks; new: what hit the owner meanwhile from outside, or NULL. */
 static PyObject *
 group_wait(EgGroup *self)
 {
-    PyObject *hit = NULL;
+    PyObject *hit = NULL, *exc;
     while (self->ntasks) {
-        int status = eg_wait_through(&self->waiting, &group_kind, (PyObject *)self, &hit);
-        if (status < 0) { /* a callback or finaliser may not wait */
-            PyObject *exc = eg_task_take_exception();
+        int status = eg_wait_through(&self->waiting, &group_kind, (PyObject *)self, &exc);
+        if (status > 0)
+            continue;
+        if (status < 0) /* a callback or finaliser may not wait */
+            exc = eg_task_take_exception();
+        if (!self->aborted)
             group_abort(self);
-            Py_XDECREF(hit);
-            return exc;
-        }
-        if (status == 0 && !self->aborted)
-            group_abort(self);
-        else if (status == 0 && group_kill(self, NULL) < 0) /* they are slow: once more */
+        else if (group_kill(self, NULL) < 0) /* they are slow: once more */
             PyErr_WriteUnraisable((PyObject *)self);
+        if (group_passes_on(exc))
+            eg_wait_collect(&hit, exc);
+        else {
+            group_note_failure(self, exc);
+            Py_DECREF(exc);
+        }
+        if (status < 0)
+            break;
     }
     return hit;
 }
@@ -189,16 +195,16 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         group_abort(self);
     }
     PyObject *hit = group_wait(self);
-    if (hit && !group_passes_on(hit)) {
-        group_note_failure(self, hit);
-        Py_CLEAR(hit);
-    }
+    PyObject *beneath = hit ? eg_later_beneath(self->owner, hit, NULL) : NULL;
+    PyObject *outside = hit ? hit : passes_on ? value : NULL;
+    if (beneath && beneath == self->owner->killed_by)
+        outside = beneath; /* a deadline in a kill's wake is part of it */
     self->state = EG_CLOSED;
     PyObject *result = NULL;
     if (self->failures)
-        group_raise(self, hit ? hit : passes_on ? value : NULL);
+        group_raise(self, outside);
     else if (hit)
-        PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
+        PyErr_SetObject((PyObject *)Py_TYPE(outside), outside);
     else
         result = PyBool_FromLong(called_out);
     Py_CLEAR(self->owner);

@@ -19,6 +19,7 @@ typedef struct {
     PyObject *seconds;   /* strong; None: for ever */
     PyObject *exception; /* strong; Timeout's second argument, else NULL */
     PyObject *thrown;    /* strong: what it throws; NULL: itself */
+    const PyObject *handled; /* when it was entered; only ever compared */
     uint64_t deadline;   /* ns */
     bool fired;
 } EgScope;
@@ -99,18 +100,38 @@ scope_start(EgScope *self)
     Py_XSETREF(self->task, (EgTask *)Py_NewRef(task));
     self->later.shields = task->shields;
     self->fired = false;
+    PyObject *handled = PyErr_GetHandledException();
+    self->handled = handled;
+    Py_XDECREF(handled); /* whoever handles it holds it */
     return scope_arm(self, deadline);
 }
 
-/* Leave; true if value is what this scope threw. */
-static bool
+/* Leave. 1: value is what this scope threw; 0: not; -1: it is, but it had hit the task on its way
+ * farther out, and that goes on: exception set. */
+static int
 scope_leave(EgScope *self, PyObject *value)
 {
     scope_disarm(self);
-    Py_CLEAR(self->task);
-    bool caught = self->fired && value == scope_thrown(self);
+    EgTask *task = self->task; /* ours now */
+    self->task = NULL;
+    int caught = self->fired && value == scope_thrown(self);
+    PyObject *beneath = caught && task ? eg_later_beneath(task, value, self->handled) : NULL;
+    if (beneath) {
+        PyErr_SetObject((PyObject *)Py_TYPE(beneath), beneath);
+        caught = -1;
+    }
+    Py_XDECREF(task);
     Py_CLEAR(self->thrown);
     return caught;
+}
+
+bool
+eg_scope_is_leaving(EgTask *task, PyObject *exc)
+{
+    if (!PyObject_TypeCheck(exc, eg_state->scope_type))
+        return false;
+    EgScope *self = (EgScope *)exc;
+    return self->fired && self->task == task;
 }
 
 static PyObject *
@@ -323,8 +344,9 @@ move_on_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    if (!scope_leave((EgScope *)op, value))
-        Py_RETURN_FALSE;
+    int caught = scope_leave((EgScope *)op, value);
+    if (caught <= 0)
+        return caught ? NULL : Py_NewRef(Py_False);
     PyException_SetTraceback(op, Py_None); /* else it keeps the frames that hold it */
     PyException_SetContext(op, NULL);
     Py_RETURN_TRUE;
@@ -368,8 +390,9 @@ fail_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    if (!scope_leave((EgScope *)op, value))
-        Py_RETURN_FALSE;
+    int caught = scope_leave((EgScope *)op, value);
+    if (caught <= 0)
+        return caught ? NULL : Py_NewRef(Py_False);
     PyObject *text = PyUnicode_FromFormat("not done in %S seconds", ((EgScope *)op)->seconds);
     PyObject *error = text ? PyObject_CallOneArg(PyExc_TimeoutError, text) : NULL;
     Py_XDECREF(text);
@@ -485,7 +508,8 @@ timeout_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    scope_leave((EgScope *)op, NULL);
+    if (scope_leave((EgScope *)op, value) < 0)
+        return NULL;
     return PyBool_FromLong(value == op && ((EgScope *)op)->exception == Py_False);
 }
 

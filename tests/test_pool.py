@@ -388,6 +388,13 @@ def test_results_and_inputs_are_let_go(method):
     assert [ref() for ref in refs] == [None] * 20
 
 
+def test_of_several_errors_the_first_is_raised_and_none_reported(hub):
+    for call in (Pool(3).map, lambda *args: list(Pool(3).imap(*args))):
+        with pytest.raises(Boom, match="0"):
+            call(fail, range(3))
+    gc.collect()  # the hub fixture checks that nothing was
+
+
 # ---- shared, nested ------------------------------------------------------------------------------------
 
 
