@@ -381,7 +381,7 @@ PyDoc_STRVAR(group_doc,
 "TaskGroup()\n"
 "--\n"
 "\n"
-"Tasks that have all ended when the block has:\n"
+"Tasks that have all ended when the block has::\n"
 "\n"
 "    with TaskGroup() as group:\n"
 "        pages = [group.spawn(fetch, url) for url in urls]\n"
