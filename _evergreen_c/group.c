@@ -20,6 +20,7 @@ typedef struct {
     PyObject *failures; /* strong: list of exceptions; NULL: none */
     PyObject *call_out; /* strong: what calls the owner out of the block; NULL: nothing */
     EgLater later;      /* that brings it there */
+    const PyObject *handled; /* when the block began; only ever compared */
     PyObject *weakrefs;
     uint8_t state; /* EgGroupState */
     bool aborted;
@@ -184,32 +185,40 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         PyErr_SetString(PyExc_RuntimeError, "this TaskGroup was not entered");
         return NULL;
     }
+    EgTask *owner = self->owner;                           /* ours now, at the end */
     PyObject *value = args[1] == Py_None ? NULL : args[1]; /* borrowed */
     self->state = EG_CLOSING;
-    eg_later_forget(self->owner, &self->later, self->call_out);
+    eg_later_forget(owner, &self->later, self->call_out);
     bool called_out = value && value == self->call_out;
-    bool passes_on = value && !called_out && group_passes_on(value);
+    /* What is to come out: a kill that the call out hit in its clean-up goes on. */
+    PyObject *outside = called_out ? Py_XNewRef(eg_later_beneath(owner, value, self->handled)) : NULL;
     if (value && !called_out) {
-        if (!passes_on)
+        if (group_passes_on(value))
+            outside = Py_NewRef(value);
+        else
             group_note_failure(self, value);
-        group_abort(self);
     }
+    if (value)
+        group_abort(self);
     PyObject *hit = group_wait(self);
-    PyObject *beneath = hit ? eg_later_beneath(self->owner, hit, NULL) : NULL;
-    PyObject *outside = hit ? hit : passes_on ? value : NULL;
-    if (beneath && beneath == self->owner->killed_by)
-        outside = beneath; /* a deadline in a kill's wake is part of it */
-    self->state = EG_CLOSED;
+    if (hit) {
+        PyObject *beneath = eg_later_beneath(owner, hit, self->handled);
+        if (beneath && beneath == owner->killed_by)
+            Py_SETREF(hit, Py_NewRef(beneath)); /* a deadline in a kill's wake is part of it */
+        Py_XSETREF(outside, hit);
+    }
     PyObject *result = NULL;
     if (self->failures)
         group_raise(self, outside);
-    else if (hit)
+    else if (outside && outside != value)
         PyErr_SetObject((PyObject *)Py_TYPE(outside), outside);
     else
-        result = PyBool_FromLong(called_out);
-    Py_CLEAR(self->owner);
+        result = PyBool_FromLong(called_out && !outside);
+    self->state = EG_CLOSED;
+    self->owner = NULL;
+    Py_DECREF(owner);
     Py_CLEAR(self->call_out);
-    Py_XDECREF(hit);
+    Py_XDECREF(outside);
     return result;
 }
 
@@ -227,6 +236,9 @@ group_enter(PyObject *op, PyObject *unused)
                                                       : "no task is running that could own it");
         return NULL;
     }
+    PyObject *handled = PyErr_GetHandledException();
+    self->handled = handled;
+    Py_XDECREF(handled); /* whoever handles it holds it */
     self->owner = (EgTask *)Py_NewRef(owner);
     self->later.shields = owner->shields;
     self->state = EG_OPEN;

@@ -543,6 +543,54 @@ def test_a_kill_that_comes_with_a_failure_is_not_lost(hub):
         assert ends == ["left"]
 
 
+def test_a_kill_whose_clean_up_is_hit_by_a_failure_goes_on(hub):
+    def work():
+        with TaskGroup() as group:
+            group.spawn(lambda: (gate.wait(), fail(Boom)))
+            try:
+                sleep(100)
+            finally:
+                gate.set()
+                sleep(100)
+
+    def outer():
+        try:
+            work()
+        except* Boom:
+            pass
+        sleep(0.001)
+        return "the kill was lost"
+
+    gate = Event()
+    task = spawn(outer)
+    settle()
+    task.kill()
+    with pytest.raises(TaskExit):
+        task.result()
+
+
+def test_a_kill_whose_clean_up_at_the_end_is_hit_by_a_deadline_goes_on(hub):
+    def slow():
+        with shield():
+            gate.wait()
+
+    def work():
+        with move_on_after(0.003) as scope:
+            with TaskGroup() as group:
+                group.spawn(slow)
+        scopes.append(scope)
+        return "the kill was lost"
+
+    gate, scopes = Event(), []
+    task = spawn(work)
+    settle()
+    task.kill()
+    hub.call_later(0.006, gate.set)
+    with pytest.raises(TaskExit):
+        task.result()
+    assert scopes == []
+
+
 def test_tasks_that_ignore_the_first_kill_are_waited_for(run):
     log = []
 
