@@ -105,9 +105,8 @@ static int
 condition_retake(EgCondition *self, PyObject *state)
 {
     PyObject *before = PyErr_Occurred() ? eg_task_take_exception() : NULL;
-    int status = eg_lock_is_ours(self->lock)
-                     ? eg_lock_retake(self->lock, PyLong_AsSsize_t(state))
-                     : condition_retake_foreign(self, state);
+    int status = eg_lock_is_ours(self->lock) ? eg_lock_retake(self->lock, PyLong_AsSsize_t(state))
+                                             : condition_retake_foreign(self, state);
     Py_DECREF(state);
     if (!before)
         return status;
@@ -538,7 +537,8 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
         self->doomed = self->opening;
     if (status == 0 || self->broken)
         return barrier_raise_broken();
-    if (self->count == self->parties - 1 && (self->count = barrier_waiting(self)) == self->parties - 1)
+    if (self->count == self->parties - 1
+        && (self->count = barrier_waiting(self)) == self->parties - 1)
         return barrier_open(self);
     if (!(me = eg_wait_begin()))
         return NULL;

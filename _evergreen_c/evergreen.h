@@ -274,7 +274,7 @@ bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was
  * meets it after the shield; eg_wait_interrupt() does not care. */
 bool eg_wait_throw(EgTask *, PyObject *exc);
 bool eg_wait_interrupt(EgTask *, PyObject *exc);
-int eg_shield_enter(EgTask *me); /* -1: exception, and no shield */
+int eg_shield_enter(EgTask *me);  /* -1: exception, and no shield */
 void eg_shield_begin(EgTask *me); /* the same, raising nothing */
 void eg_shield_leave(EgTask *me);
 void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
@@ -301,9 +301,9 @@ PyObject *eg_later_beneath(EgTask *, PyObject *exc, const PyObject *before);
 /* Values that were handed to a task killed before it ran, in the order in which they had been
  * handed over; from the heap while there are any, else NULL. */
 typedef struct EgReturned EgReturned;
-void eg_returned_add(EgReturned **, EgTask *task, PyObject *value);   /* steals value */
-PyObject *eg_returned_take(EgReturned **, bool newest);               /* there is one */
-PyObject *eg_returned_first(EgReturned *);                            /* borrowed */
+void eg_returned_add(EgReturned **, EgTask *task, PyObject *value); /* steals value */
+PyObject *eg_returned_take(EgReturned **, bool newest);             /* there is one */
+PyObject *eg_returned_first(EgReturned *);                          /* borrowed */
 Py_ssize_t eg_returned_count(const EgReturned *);
 int eg_returned_visit(EgReturned *, visitproc visit, void *arg);
 void eg_returned_clear(EgReturned **);

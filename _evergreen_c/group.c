@@ -15,11 +15,11 @@ typedef struct {
     PyObject_HEAD
     EgTask *tasks; /* those that have not ended; each holds the group */
     Py_ssize_t ntasks;
-    EgTask *owner;      /* strong while the block runs */
-    EgQueue waiting;    /* the owner, at the end */
-    PyObject *failures; /* strong: list of exceptions; NULL: none */
-    PyObject *call_out; /* strong: what calls the owner out of the block; NULL: nothing */
-    EgLater later;      /* that brings it there */
+    EgTask *owner;           /* strong while the block runs */
+    EgQueue waiting;         /* the owner, at the end */
+    PyObject *failures;      /* strong: list of exceptions; NULL: none */
+    PyObject *call_out;      /* strong: what calls the owner out of the block; NULL: nothing */
+    EgLater later;           /* that brings it there */
     const PyObject *handled; /* when the block began; only ever compared */
     PyObject *weakrefs;
     uint8_t state; /* EgGroupState */
@@ -91,7 +91,7 @@ eg_group_leave(EgTask *task)
     task->group_prev = task->group_next = NULL;
     self->ntasks--;
     bool owned = self->owner && self->owner->state != EG_ENDED; /* else this is a forked child */
-    if (owned && task->failed && !task->observed) { /* not a kill, nor for main */
+    if (owned && task->failed && !task->observed) {             /* not a kill, nor for main */
         task->observed = true;
         eg_state->unobserved--;
         group_note_failure(self, task->result);
@@ -191,7 +191,8 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     eg_later_forget(owner, &self->later, self->call_out);
     bool called_out = value && value == self->call_out;
     /* What is to come out: a kill that the call out hit in its clean-up goes on. */
-    PyObject *outside = called_out ? Py_XNewRef(eg_later_beneath(owner, value, self->handled)) : NULL;
+    PyObject *outside =
+        called_out ? Py_XNewRef(eg_later_beneath(owner, value, self->handled)) : NULL;
     if (value && !called_out) {
         if (group_passes_on(value))
             outside = Py_NewRef(value);

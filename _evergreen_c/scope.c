@@ -13,14 +13,14 @@
 typedef struct {
     PyBaseExceptionObject base;
     EgTimer timer;
-    EgLater later;       /* that brings it to the task */
-    EgNode spent;        /* the hub drops the armed scope's reference */
-    EgTask *task;        /* strong; NULL: not entered */
-    PyObject *seconds;   /* strong; None: for ever */
-    PyObject *exception; /* strong; Timeout's second argument, else NULL */
-    PyObject *thrown;    /* strong: what it throws; NULL: itself */
+    EgLater later;           /* that brings it to the task */
+    EgNode spent;            /* the hub drops the armed scope's reference */
+    EgTask *task;            /* strong; NULL: not entered */
+    PyObject *seconds;       /* strong; None: for ever */
+    PyObject *exception;     /* strong; Timeout's second argument, else NULL */
+    PyObject *thrown;        /* strong: what it throws; NULL: itself */
     const PyObject *handled; /* when it was entered; only ever compared */
-    uint64_t deadline;   /* ns */
+    uint64_t deadline;       /* ns */
     bool fired;
 } EgScope;
 

@@ -552,7 +552,7 @@ eg_wait_yield(EgTask *me)
 struct EgReturned {
     size_t head, count, size;
     struct {
-        uint64_t since; /* of the wait in which it was handed over first */
+        uint64_t since;  /* of the wait in which it was handed over first */
         PyObject *value; /* strong */
     } at[];
 };

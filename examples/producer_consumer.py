@@ -3,8 +3,8 @@
 
     python examples/producer_consumer.py --items 200 --room 10 --consumers 4
 
-The producer could make items without end; the queue has room for a few, so it is never far ahead, and memory stays
-what it is.  When it is done it shuts the queue down: the consumers take what is left, and end.
+The producer could make items without end; the queue has room for a few, so it is never far ahead, and
+memory stays what it is.  When it is done it shuts the queue down: the consumers take what is left, and end.
 """
 
 import argparse

@@ -1,13 +1,16 @@
 """Random schedules over every primitive, compared with what a simple model says.
 
-Tasks use one object; some are killed, some run out of time, at whatever they wait for, before and after it was
-handed to them. At the end nothing may be lost, doubled or left registered. A few thousand schedules, the same ones
-each time, are played by default; `make races ARGS=100000` plays as many new ones as ARGS says.
+Tasks use one object; some are killed, some run out of time, at whatever they wait for, before and after it
+was handed to them. At the end nothing may be lost, doubled or left registered. A few thousand schedules, the
+same ones each time, are played by default; `make races ARGS=100000` plays as many new ones as ARGS says.
 """
 
 import collections
 import contextlib
 import os
+import random
+import sys
+import threading
 
 import hypothesis
 import pytest
@@ -588,7 +591,7 @@ class Walker:
 @races
 @hypothesis.given(BLOCKS, st.lists(st.sampled_from(["yield", "settle", "pass", "poll", "kill"]), max_size=12))
 def test_scopes_groups_and_shields(hub, block, steps):
-    """Whatever the nesting: nothing hits the code behind a block, no kill is lost, no task outlives its group."""
+    """Nothing hits the code behind a block, no kill is lost, no task outlives its group."""
     race = Race(hub)
     walker, behind = Walker(), []
 
@@ -635,7 +638,9 @@ def test_scopes_groups_and_shields(hub, block, steps):
     ),
     st.sampled_from([None, 0, 0.0005, 0.002]),
     st.sampled_from(["wait", "end", "fail"]),
-    st.lists(st.sampled_from(["yield", "settle", "pass", "poll", "kill", "kill child", "kill all"]), max_size=10),
+    st.lists(
+        st.sampled_from(["yield", "settle", "pass", "poll", "kill", "kill child", "kill all"]), max_size=10
+    ),
     st.integers(min_value=0, max_value=9),
 )
 def test_groups(hub, children, deadline, body, steps, victim):
@@ -768,7 +773,9 @@ def test_pools(hub, size, calls, method, steps, deadline):
 
 
 @races
-@hypothesis.given(schedule("lock", "queue", "channel", "condition", "barrier", "event", "wait", "group", size=30))
+@hypothesis.given(
+    schedule("lock", "queue", "channel", "condition", "barrier", "event", "wait", "group", size=30)
+)
 def test_a_mixture(hub, steps):
     """Tasks that hold one thing while they wait for another, killed anywhere."""
     race = Race(hub, (BrokenBarrierError, ChannelClosed, ShutDown))
@@ -812,3 +819,142 @@ def test_a_mixture(hub, steps):
     race.finish()
     assert lock.acquire(False), "the lock was lost"
     assert barrier.n_waiting == 0
+
+
+# ---- threads and loops -----------------------------------------------------------------------------------
+
+
+def in_threads(plain, with_loop):
+    """Run each of *plain* in a native thread, each list of *with_loop* as tasks of a loop in another."""
+
+    def loop_thread(functions):
+        loop = EventLoop()
+        try:
+            for task in [spawn(function) for function in functions]:
+                task.result(60)
+        except BaseException as exc:
+            errors.append(exc)
+        loop.destroy()
+
+    def plain_thread(function):
+        try:
+            function()
+        except BaseException as exc:
+            errors.append(exc)
+
+    errors = []
+    threads = [threading.Thread(target=plain_thread, args=(function,)) for function in plain]
+    threads += [threading.Thread(target=loop_thread, args=(functions,)) for functions in with_loop]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            sleep(0.0005)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", [Lock, RLock, Semaphore, Queue, PriorityQueue, Mine, Channel])
+def test_kills_across_threads_lose_nothing(hub, kind, seed):
+    """Tasks of three loops and plain threads use one thing, and a thread kills tasks wherever they are."""
+    rng = random.Random(seed)
+    thing = kind()
+    victims, done, put, got, stop = [], [], [], [], []
+
+    def use(number):
+        if kind in (Queue, PriorityQueue, Mine, Channel):
+            send, receive = (thing.send, thing.receive) if kind is Channel else (thing.put, thing.get)
+            if number % 2:
+                send(number)
+                put.append(number)
+            else:
+                got.append(receive())
+        else:
+            with thing:
+                put.append(number)
+                got.append(number)
+        done.append(number)
+
+    def many(start):
+        def work():
+            tasks = []
+            for number in range(start, start + 100):
+                tasks.append(spawn(use, number))
+                victims.append(tasks[-1])
+                if rng.random() < 0.3:
+                    sleep(0)
+            while any(task.is_alive() for task in tasks):
+                sleep(0.0005)
+                if len(stop) >= 2:
+                    for task in tasks:
+                        task.kill()
+            for task in tasks:
+                with contextlib.suppress(TaskExit):
+                    task.result()
+
+        return work
+
+    def kill():
+        for _ in range(150):
+            if victims:
+                rng.choice(victims).kill()
+            pass_time(0.00005)
+        stop.append(1)
+
+    def plain():
+        if kind in (Lock, RLock, Semaphore):
+            for number in range(100):
+                use(1000 + number)
+        else:
+            for _ in range(50):
+                with contextlib.suppress(Exception):
+                    got.append(thing.get(timeout=0.002))  # a Channel has no get(): nothing
+        stop.append(1)
+
+    in_threads([kill, plain], [[many(0)], [many(200)], [many(400)]])
+    if kind in (Lock, RLock, Semaphore):
+        assert thing.acquire(False), "it was lost"
+        assert got == put
+        return
+    left = []
+    if kind is Channel:
+        thing.close()
+        left = list(thing)
+    else:
+        while not thing.empty():
+            left.append(thing.get())
+    counts = collections.Counter(got + left)
+    assert max(counts.values(), default=1) == 1, "doubled"
+    assert set(put) <= set(counts), "lost"
+
+
+def test_an_event_reaches_waiters_of_all_threads_and_loops_each_time(hub):
+    event, rounds, seen = Event(), 30, collections.Counter()
+
+    def wait_often():
+        for _ in range(rounds):
+            arrived.release()
+            assert event.wait(60)
+            arrived.release()
+            assert cleared.acquire(timeout=60)
+            seen["rounds"] += 1
+
+    def lead():
+        for _ in range(rounds):
+            for _ in range(waiters):
+                assert arrived.acquire(timeout=60)
+            event.set()
+            for _ in range(waiters):
+                assert arrived.acquire(timeout=60)
+            event.clear()
+            cleared.release(waiters)
+
+    waiters = 2 + 2 * 5
+    arrived, cleared = Semaphore(0), Semaphore(0)
+    in_threads([wait_often, wait_often, lead], [[wait_often] * 5, [wait_often] * 5])
+    assert (arrived.value, cleared.value) == (0, 0)
+    assert seen["rounds"] <= rounds * waiters

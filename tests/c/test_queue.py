@@ -474,12 +474,15 @@ def test_comparing_may_use_the_queue(hub, what):
     except ShutDown:
         assert what == "shutdown"
     left = [item.key for item in drain(queue)]
-    assert left == {
-        "put": [0, 1, 2, 2.5, 3],
-        "get": [0, 2, 3],
-        "sleep": [-1, 0, 2, 3],
-        "shutdown": [],
-    }[what]
+    assert (
+        left
+        == {
+            "put": [0, 1, 2, 2.5, 3],
+            "get": [0, 2, 3],
+            "sleep": [-1, 0, 2, 3],
+            "shutdown": [],
+        }[what]
+    )
     queue = PriorityQueue()
     items = [Item(key) for key in (1, 3, 2, 4)]
     for item in items:
