@@ -14,8 +14,8 @@ C_FILES := $(wildcard _evergreen_c/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test conformance lint format bench bench-quick bench-check leaks asan docs test-next test-all \
-	clean FORCE
+.PHONY: help build demo test conformance races lint format bench bench-quick bench-check leaks asan docs test-next \
+	test-all clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'demo         crawl a documentation tree with 100 tasks in one thread'
 	@echo 'test         the tests'
 	@echo 'conformance  CPython'\''s own tests with everything patched: what passes only without'
+	@echo 'races        random schedules over every primitive, ARGS=100000 of them or as many as you like'
 	@echo 'lint         ruff, mypy, clang-format'
 	@echo 'format       let ruff and clang-format rewrite the files'
 	@echo 'bench        the benchmarks, into docs/benchmarks.md; bench-quick: rougher and sooner, printed only'
@@ -66,6 +67,9 @@ test: build
 
 conformance: build
 	$(VENV)/bin/python tools/conformance.py $(ARGS)
+
+races: build
+	EVERGREEN_RACES=$(or $(ARGS),100000) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 tests/test_races.py
 
 bench: build $(VENV)/.extra-bench
 	@mkdir -p build

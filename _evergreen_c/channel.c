@@ -127,6 +127,33 @@ channel_open(PyObject *value)
     return NULL;
 }
 
+/* NULL: an exception is set, or, if *ended, none. */
+static PyObject *
+channel_take(EgChannel *self, bool *ended)
+{
+    *ended = false;
+    if (self->returned)
+        return channel_open(eg_returned_take(&self->returned, false));
+    EgTask *sender = eg_queue_peek(&self->senders);
+    if (sender) {
+        PyObject *value = sender->wait.value; /* ours now */
+        eg_queue_wake(&self->senders, NULL);
+        return channel_open(value);
+    }
+    if ((*ended = self->closed))
+        return NULL;
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        return NULL;
+    eg_wait_join(me, &self->receivers);
+    if (eg_wait_park(me, &channel_receive_kind, (PyObject *)self, EG_FOREVER) < 0)
+        return NULL;
+    PyObject *value = me->wait.value; /* ours now */
+    me->wait.value = NULL;
+    *ended = !value;
+    return channel_open(value);
+}
+
 PyDoc_STRVAR(channel_receive_doc,
 "receive($self, /)\n"
 "--\n"
@@ -139,36 +166,17 @@ PyDoc_STRVAR(channel_receive_doc,
 static PyObject *
 channel_receive(PyObject *op, PyObject *unused)
 {
-    EgChannel *self = (EgChannel *)op;
+    bool ended;
+    PyObject *value = channel_take((EgChannel *)op, &ended);
     (void)unused;
-    if (self->returned)
-        return channel_open(eg_returned_take(&self->returned, false));
-    EgTask *sender = eg_queue_peek(&self->senders);
-    if (sender) {
-        PyObject *value = sender->wait.value; /* ours now */
-        eg_queue_wake(&self->senders, NULL);
-        return channel_open(value);
-    }
-    if (self->closed)
-        return channel_raise_closed();
-    EgTask *me = eg_wait_begin();
-    if (!me)
-        return NULL;
-    eg_wait_join(me, &self->receivers);
-    if (eg_wait_park(me, &channel_receive_kind, op, EG_FOREVER) < 0)
-        return NULL;
-    PyObject *value = me->wait.value; /* ours now */
-    me->wait.value = NULL;
-    return value ? channel_open(value) : channel_raise_closed();
+    return ended ? channel_raise_closed() : value;
 }
 
 static PyObject *
 channel_next(PyObject *op)
 {
-    PyObject *value = channel_receive(op, NULL);
-    if (!value && PyErr_ExceptionMatches(eg_state->channel_closed))
-        PyErr_Clear(); /* the end */
-    return value;
+    bool ended;
+    return channel_take((EgChannel *)op, &ended);
 }
 
 EgQueue *

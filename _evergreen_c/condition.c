@@ -88,14 +88,8 @@ condition_retake_foreign(EgCondition *self, PyObject *state)
     if (me)
         eg_shield_begin(me);
     while (!(result = condition_call(self, method, *method == '_' ? state : NULL))
-           && !PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyObject *exc = eg_task_take_exception();
-        if (hit && hit != exc)
-            PyException_SetContext(exc, hit);
-        else
-            Py_XDECREF(hit);
-        hit = exc;
-    }
+           && !PyErr_ExceptionMatches(PyExc_Exception))
+        eg_wait_collect(&hit, eg_task_take_exception());
     if (me)
         eg_shield_leave(me);
     if (result && hit)
@@ -420,7 +414,7 @@ typedef struct {
     EgQueue waiters;
     EgQueue late; /* who came while the action ran: it is for the next round */
     Py_ssize_t parties;
-    Py_ssize_t count;  /* how many have come in this round */
+    Py_ssize_t count;  /* those who have come in this round, some of whom may have left again */
     uint32_t round;    /* opened, broken or reset so often */
     PyObject *action;  /* strong; NULL: none */
     PyObject *timeout; /* strong; the default of wait(); NULL: none */
@@ -458,13 +452,23 @@ barrier_raise_broken(void)
     return NULL;
 }
 
+/* How many wait. One who was killed, or whose time is up, does not any more, though it has yet
+ * to run. */
+static Py_ssize_t
+barrier_waiting(const EgBarrier *self)
+{
+    Py_ssize_t n = 0;
+    for (EgLink *link = self->waiters.first; link; link = link->next)
+        n += link->task->wait.outcome == EG_PENDING;
+    return n;
+}
+
 /* The last one has come: call the action. */
 static int
 barrier_act(EgBarrier *self)
 {
     uint32_t round = self->round;
     self->opening = true;
-    self->count++;
     PyObject *result = PyObject_CallNoArgs(self->action);
     self->opening = false;
     eg_queue_wake_all(&self->late);
@@ -533,7 +537,8 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
         self->doomed = self->opening;
     if (status == 0 || self->broken)
         return barrier_raise_broken();
-    if (self->count == self->parties - 1)
+    if (self->count == self->parties - 1
+        && (self->count = barrier_waiting(self)) == self->parties - 1)
         return barrier_open(self);
     if (!(me = eg_wait_begin()))
         return NULL;
@@ -541,8 +546,6 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
     self->count++;
     eg_wait_join(me, &self->waiters);
     status = eg_wait_park(me, &barrier_kind, op, deadline);
-    if (status <= 0 && round == self->round)
-        self->count--; /* it leaves alone */
     if (status > 0) {
         PyObject *place = me->wait.value; /* ours now */
         me->wait.value = NULL;
@@ -552,7 +555,8 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
         return barrier_raise_broken();
     }
     if (status == 0) {
-        barrier_break(self, true);
+        if (round == self->round)
+            barrier_break(self, true);
         barrier_raise_broken();
     }
     return NULL;
@@ -619,7 +623,7 @@ static PyObject *
 barrier_get_n_waiting(PyObject *op, void *unused)
 {
     (void)unused;
-    return PyLong_FromSsize_t(((EgBarrier *)op)->count);
+    return PyLong_FromSsize_t(barrier_waiting((EgBarrier *)op) + ((EgBarrier *)op)->opening);
 }
 
 static PyObject *
@@ -635,8 +639,8 @@ barrier_repr(PyObject *op)
     EgBarrier *self = (EgBarrier *)op;
     if (self->broken)
         return PyUnicode_FromFormat("<evergreen.Barrier at %p: broken>", op);
-    return PyUnicode_FromFormat("<evergreen.Barrier at %p: waiters=%zd/%zd>", op, self->count,
-                                self->parties);
+    return PyUnicode_FromFormat("<evergreen.Barrier at %p: waiters=%zd/%zd>", op,
+                                barrier_waiting(self), self->parties);
 }
 
 static int

@@ -258,9 +258,11 @@ typedef struct {
  *     switch (eg_wait_park(me, &kind, object, deadline)) ...
  */
 EgTask *eg_wait_begin(void);
-/* One step of a wait that has to come to its end. 1: woken; 0: something hit the caller, and is
- * in *hit now, with what was there as its context; -1: it may not wait here, exception set. */
-int eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **hit);
+/* One step of a wait that has to come to its end. 1: woken; 0: something hit the caller: *exc,
+ * new; -1: it may not wait here, exception set. */
+int eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **exc);
+/* Of all that hit it the last one counts, with the others as its context; steals exc. */
+void eg_wait_collect(PyObject **hit, PyObject *exc);
 void eg_wait_join(EgTask *me, EgQueue *queue);
 /* 1: woken; 0: the deadline passed; -1: exception set. Nothing is registered afterwards. */
 int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t deadline);
@@ -300,6 +302,10 @@ void eg_later_throw(EgTask *, EgLater *, PyObject *exc);
 /* The block ends: exc, if it was not raised, is not to be any more. True: it was not. */
 bool eg_later_forget(EgTask *, EgLater *, PyObject *exc);
 void eg_later_end(EgTask *); /* the task has ended */
+/* An exception replaces one that is under way when it hits a task in its clean-up. What of those
+ * replaced by exc, since *before* was handled, is for somebody farther out: a kill, or the
+ * exception of a scope that is not left yet; borrowed, NULL: none. */
+PyObject *eg_later_beneath(EgTask *, PyObject *exc, const PyObject *before);
 
 /* Values that were handed to a task killed before it ran, in the order in which they had been
  * handed over; from the heap while there are any, else NULL. */
@@ -398,6 +404,7 @@ struct EgTask {
     PyObject *held;                   /* strong: list of what shields keep off; NULL: nothing */
     EgLater *later;                   /* what is thrown at it when nothing else is; or NULL */
     EgLater *coming;                  /* what *thrown* comes from, if from one of these */
+    const PyObject *killed_by;        /* the kill that it met last; only ever compared */
     PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
     EgTask *group_prev, *group_next;
     PyObject *dict, *weakrefs;
@@ -700,6 +707,7 @@ extern PyType_Spec eg_queue_spec, eg_lifo_queue_spec, eg_priority_queue_spec;
 /* ---- scope.c: deadlines of blocks of code ---------------------------------------- */
 extern PyType_Spec eg_scope_spec, eg_timeout_spec, eg_fail_after_spec, eg_move_on_after_spec;
 extern PyType_Spec eg_shield_spec;
+bool eg_scope_is_leaving(EgTask *, PyObject *exc); /* of a scope that the task is still in */
 
 /* ---- group.c: tasks that end together --------------------------------------------- */
 extern PyType_Spec eg_group_spec;

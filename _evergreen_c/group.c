@@ -15,11 +15,12 @@ typedef struct {
     PyObject_HEAD
     EgTask *tasks; /* those that have not ended; each holds the group */
     Py_ssize_t ntasks;
-    EgTask *owner;      /* strong while the block runs */
-    EgQueue waiting;    /* the owner, at the end */
-    PyObject *failures; /* strong: list of exceptions; NULL: none */
-    PyObject *call_out; /* strong: what calls the owner out of the block; NULL: nothing */
-    EgLater later;      /* that brings it there */
+    EgTask *owner;           /* strong while the block runs */
+    EgQueue waiting;         /* the owner, at the end */
+    PyObject *failures;      /* strong: list of exceptions; NULL: none */
+    PyObject *call_out;      /* strong: what calls the owner out of the block; NULL: nothing */
+    EgLater later;           /* that brings it there */
+    const PyObject *handled; /* when the block began; only ever compared */
     PyObject *weakrefs;
     uint8_t state; /* EgGroupState */
     bool aborted;
@@ -112,23 +113,29 @@ group_passes_on(PyObject *exc)
 
 static const EgWaitKind group_kind = {"task group", NULL};
 
-/* Wait for all tasks; new: what hit the owner meanwhile, or NULL. */
+/* Wait for all tasks; new: what hit the owner meanwhile from outside, or NULL. */
 static PyObject *
 group_wait(EgGroup *self)
 {
-    PyObject *hit = NULL;
+    PyObject *hit = NULL, *exc;
     while (self->ntasks) {
-        int status = eg_wait_through(&self->waiting, &group_kind, (PyObject *)self, &hit);
-        if (status < 0) { /* a callback or finaliser may not wait */
-            PyObject *exc = eg_task_take_exception();
+        int status = eg_wait_through(&self->waiting, &group_kind, (PyObject *)self, &exc);
+        if (status > 0)
+            continue;
+        if (status < 0) /* a callback or finaliser may not wait */
+            exc = eg_task_take_exception();
+        if (!self->aborted)
             group_abort(self);
-            Py_XDECREF(hit);
-            return exc;
-        }
-        if (status == 0 && !self->aborted)
-            group_abort(self);
-        else if (status == 0 && group_kill(self, NULL) < 0) /* they are slow: once more */
+        else if (group_kill(self, NULL) < 0) /* they are slow: once more */
             PyErr_WriteUnraisable((PyObject *)self);
+        if (group_passes_on(exc))
+            eg_wait_collect(&hit, exc);
+        else {
+            group_note_failure(self, exc);
+            Py_DECREF(exc);
+        }
+        if (status < 0)
+            break;
     }
     return hit;
 }
@@ -178,32 +185,41 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         PyErr_SetString(PyExc_RuntimeError, "this TaskGroup was not entered");
         return NULL;
     }
+    EgTask *owner = self->owner;                           /* ours now, at the end */
     PyObject *value = args[1] == Py_None ? NULL : args[1]; /* borrowed */
     self->state = EG_CLOSING;
-    eg_later_forget(self->owner, &self->later, self->call_out);
+    eg_later_forget(owner, &self->later, self->call_out);
     bool called_out = value && value == self->call_out;
-    bool passes_on = value && !called_out && group_passes_on(value);
+    /* What is to come out: a kill that the call out hit in its clean-up goes on. */
+    PyObject *outside =
+        called_out ? Py_XNewRef(eg_later_beneath(owner, value, self->handled)) : NULL;
     if (value && !called_out) {
-        if (!passes_on)
+        if (group_passes_on(value))
+            outside = Py_NewRef(value);
+        else
             group_note_failure(self, value);
+    }
+    if (value)
         group_abort(self);
-    }
     PyObject *hit = group_wait(self);
-    if (hit && !group_passes_on(hit)) {
-        group_note_failure(self, hit);
-        Py_CLEAR(hit);
+    if (hit) {
+        PyObject *beneath = eg_later_beneath(owner, hit, self->handled);
+        if (beneath && beneath == owner->killed_by)
+            Py_SETREF(hit, Py_NewRef(beneath)); /* a deadline in a kill's wake is part of it */
+        Py_XSETREF(outside, hit);
     }
-    self->state = EG_CLOSED;
     PyObject *result = NULL;
     if (self->failures)
-        group_raise(self, hit ? hit : passes_on ? value : NULL);
-    else if (hit)
-        PyErr_SetObject((PyObject *)Py_TYPE(hit), hit);
+        group_raise(self, outside);
+    else if (outside && outside != value)
+        PyErr_SetObject((PyObject *)Py_TYPE(outside), outside);
     else
-        result = PyBool_FromLong(called_out);
-    Py_CLEAR(self->owner);
+        result = PyBool_FromLong(called_out && !outside);
+    self->state = EG_CLOSED;
+    self->owner = NULL;
+    Py_DECREF(owner);
     Py_CLEAR(self->call_out);
-    Py_XDECREF(hit);
+    Py_XDECREF(outside);
     return result;
 }
 
@@ -221,6 +237,9 @@ group_enter(PyObject *op, PyObject *unused)
                                                       : "no task is running that could own it");
         return NULL;
     }
+    PyObject *handled = PyErr_GetHandledException();
+    self->handled = handled;
+    Py_XDECREF(handled); /* whoever handles it holds it */
     self->owner = (EgTask *)Py_NewRef(owner);
     self->later.shields = owner->shields;
     self->state = EG_OPEN;
@@ -375,7 +394,7 @@ PyDoc_STRVAR(group_doc,
 "TaskGroup()\n"
 "--\n"
 "\n"
-"Tasks that have all ended when the block has:\n"
+"Tasks that have all ended when the block has::\n"
 "\n"
 "    with TaskGroup() as group:\n"
 "        pages = [group.spawn(fetch, url) for url in urls]\n"

@@ -650,10 +650,13 @@ eg_lock_retake(PyObject *lock, Py_ssize_t count)
 {
     bool plain = Py_IS_TYPE(lock, eg_state->lock_type);
     EgQueue *waiters = plain ? &((EgSemaphore *)lock)->waiters : &((EgRLock *)lock)->waiters;
-    PyObject *hit = NULL; /* what hit the caller meanwhile */
+    PyObject *hit = NULL, *exc; /* what hit the caller meanwhile */
     int status = 0;
-    while (status == 0 && !lock_retake_free(lock))
-        status = eg_wait_through(waiters, plain ? &lock_kind : &rlock_kind, lock, &hit);
+    while (status == 0 && !lock_retake_free(lock)) {
+        status = eg_wait_through(waiters, plain ? &lock_kind : &rlock_kind, lock, &exc);
+        if (status == 0)
+            eg_wait_collect(&hit, exc);
+    }
     if (status < 0) { /* it may not wait here at all */
         Py_XDECREF(hit);
         return -1;

@@ -13,13 +13,14 @@
 typedef struct {
     PyBaseExceptionObject base;
     EgTimer timer;
-    EgLater later;       /* that brings it to the task */
-    EgNode spent;        /* the hub drops the armed scope's reference */
-    EgTask *task;        /* strong; NULL: not entered */
-    PyObject *seconds;   /* strong; None: for ever */
-    PyObject *exception; /* strong; Timeout's second argument, else NULL */
-    PyObject *thrown;    /* strong: what it throws; NULL: itself */
-    uint64_t deadline;   /* ns */
+    EgLater later;           /* that brings it to the task */
+    EgNode spent;            /* the hub drops the armed scope's reference */
+    EgTask *task;            /* strong; NULL: not entered */
+    PyObject *seconds;       /* strong; None: for ever */
+    PyObject *exception;     /* strong; Timeout's second argument, else NULL */
+    PyObject *thrown;        /* strong: what it throws; NULL: itself */
+    const PyObject *handled; /* when it was entered; only ever compared */
+    uint64_t deadline;       /* ns */
     bool fired;
 } EgScope;
 
@@ -99,18 +100,38 @@ scope_start(EgScope *self)
     Py_XSETREF(self->task, (EgTask *)Py_NewRef(task));
     self->later.shields = task->shields;
     self->fired = false;
+    PyObject *handled = PyErr_GetHandledException();
+    self->handled = handled;
+    Py_XDECREF(handled); /* whoever handles it holds it */
     return scope_arm(self, deadline);
 }
 
-/* Leave; true if value is what this scope threw. */
-static bool
+/* Leave. 1: value is what this scope threw; 0: not; -1: it is, but it had hit the task on its way
+ * farther out, and that goes on: exception set. */
+static int
 scope_leave(EgScope *self, PyObject *value)
 {
     scope_disarm(self);
-    Py_CLEAR(self->task);
-    bool caught = self->fired && value == scope_thrown(self);
+    EgTask *task = self->task; /* ours now */
+    self->task = NULL;
+    int caught = self->fired && value == scope_thrown(self);
+    PyObject *beneath = caught && task ? eg_later_beneath(task, value, self->handled) : NULL;
+    if (beneath) {
+        PyErr_SetObject((PyObject *)Py_TYPE(beneath), beneath);
+        caught = -1;
+    }
+    Py_XDECREF(task);
     Py_CLEAR(self->thrown);
     return caught;
+}
+
+bool
+eg_scope_is_leaving(EgTask *task, PyObject *exc)
+{
+    if (!PyObject_TypeCheck(exc, eg_state->scope_type))
+        return false;
+    EgScope *self = (EgScope *)exc;
+    return self->fired && self->task == task;
 }
 
 static PyObject *
@@ -323,8 +344,9 @@ move_on_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    if (!scope_leave((EgScope *)op, value))
-        Py_RETURN_FALSE;
+    int caught = scope_leave((EgScope *)op, value);
+    if (caught <= 0)
+        return caught ? NULL : Py_NewRef(Py_False);
     PyException_SetTraceback(op, Py_None); /* else it keeps the frames that hold it */
     PyException_SetContext(op, NULL);
     Py_RETURN_TRUE;
@@ -341,7 +363,7 @@ PyDoc_STRVAR(move_on_after_doc,
 "\n"
 "Leave a block when seconds have passed, and go on behind it; None: never.\n"
 "\n"
-"The block is left at whatever it waits for. `expired` says afterwards whether it was:\n"
+"The block is left at whatever it waits for. `expired` says afterwards whether it was::\n"
 "\n"
 "    with move_on_after(5) as scope:\n"
 "        answer = channel.receive()\n"
@@ -368,8 +390,9 @@ fail_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    if (!scope_leave((EgScope *)op, value))
-        Py_RETURN_FALSE;
+    int caught = scope_leave((EgScope *)op, value);
+    if (caught <= 0)
+        return caught ? NULL : Py_NewRef(Py_False);
     PyObject *text = PyUnicode_FromFormat("not done in %S seconds", ((EgScope *)op)->seconds);
     PyObject *error = text ? PyObject_CallOneArg(PyExc_TimeoutError, text) : NULL;
     Py_XDECREF(text);
@@ -485,7 +508,8 @@ timeout_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    scope_leave((EgScope *)op, NULL);
+    if (scope_leave((EgScope *)op, value) < 0)
+        return NULL;
     return PyBool_FromLong(value == op && ((EgScope *)op)->exception == Py_False);
 }
 
@@ -543,7 +567,7 @@ PyDoc_STRVAR(timeout_doc,
 "Without exception, the Timeout itself is raised. With exception=False the context manager\n"
 "suppresses it, and the code after the block goes on. seconds=None, or negative, never\n"
 "expires. A timeout that is left in time, or cancelled, raises nothing, even if it went off\n"
-"just before; nested ones act each on its own block:\n"
+"just before; nested ones act each on its own block::\n"
 "\n"
 "    with Timeout(5, LookupError(\"no answer\")):\n"
 "        answer = channel.receive()");
@@ -640,7 +664,7 @@ PyDoc_STRVAR(shield_doc,
 "Keep kills and the deadlines of outer scopes away from a block: clean-up that must finish.\n"
 "\n"
 "They are not lost: the task meets them at its first wait after the block. Scopes inside\n"
-"the block work as ever, and bound it:\n"
+"the block work as ever, and bound it::\n"
 "\n"
 "    finally:\n"
 "        with shield(), move_on_after(2):\n"

@@ -290,6 +290,21 @@ eg_later_end(EgTask *task)
     }
 }
 
+PyObject *
+eg_later_beneath(EgTask *task, PyObject *exc, const PyObject *before)
+{
+    PyObject *beneath = NULL, *next;
+    for (int n = 0; n < 1000 && exc && exc != before; n++, exc = next) {
+        if (n && exc == task->killed_by)
+            return exc; /* nothing is farther out */
+        if (n && !beneath && eg_scope_is_leaving(task, exc))
+            beneath = exc;
+        if ((next = PyException_GetContext(exc)))
+            Py_DECREF(next); /* exc holds it */
+    }
+    return beneath;
+}
+
 /* The exception that somebody threw at the task. */
 static void
 wait_raise(EgTask *me)
@@ -300,6 +315,8 @@ wait_raise(EgTask *me)
     me->coming = NULL;
     if (from)
         later_release(from, me);
+    else if (!PyObject_TypeCheck(exc, eg_state->scope_type))
+        me->killed_by = exc;
     if (me->role == EG_MAIN)
         eg_hub_main_next(me->hub);
     if (EG_UNLIKELY(me->later != NULL))
@@ -491,7 +508,7 @@ eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t dead
 }
 
 int
-eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **hit)
+eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObject **exc)
 {
     EgTask *me = wait_whose();
     if (!me)
@@ -504,10 +521,22 @@ eg_wait_through(EgQueue *queue, const EgWaitKind *kind, PyObject *object, PyObje
         if (eg_wait_park(me, kind, object, EG_FOREVER) > 0)
             return 1;
     }
-    PyObject *exc = eg_task_take_exception();
-    wait_chain(exc, *hit);
-    *hit = exc;
+    *exc = eg_task_take_exception();
     return 0;
+}
+
+void
+eg_wait_collect(PyObject **hit, PyObject *exc)
+{
+    PyObject *before = *hit, *at, *next; /* before: ours now */
+    *hit = exc;
+    for (at = before; at && at != exc; at = next)
+        if ((next = PyException_GetContext(at)))
+            Py_DECREF(next); /* at holds it */
+    if (before && !at)
+        PyException_SetContext(exc, before);
+    else
+        Py_XDECREF(before); /* it had hit before */
 }
 
 static const EgWaitKind wait_yield_kind = {"yield", NULL};

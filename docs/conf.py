@@ -28,5 +28,6 @@ def setup(app):
 def escape_stars(app, what, name, obj, options, lines):
     """Docstrings are for help() first: their f(*args, **kwargs) is no emphasis."""
     lines[:] = [
-        re.sub(r"\*\*?(?=(?:args|kwargs)\b)", lambda stars: r"\*" * len(stars[0]), line) for line in lines
+        re.sub(r"\*\*?(?=(?:args|kwargs|iterables)\b)", lambda stars: r"\*" * len(stars[0]), line)
+        for line in lines
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -91,7 +92,7 @@ class Pool:
                     ahead.popleft()
                     yield result
         finally:
-            _end(ahead)
+            _drop(ahead)
 
     def imap_unordered(self, function: Callable[..., _R], *iterables: Iterable[Any]) -> Iterator[_R]:
         """The same as `imap`, but each result as soon as it is there."""
@@ -120,7 +121,7 @@ class Pool:
                     task = ended.get()
                     yield places.pop(task), task.result()
         finally:
-            _end(places)
+            _drop(places)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until no task is left, *timeout* seconds at most; return whether that is so."""
@@ -152,3 +153,12 @@ def _end(tasks: Iterable[Task]) -> None:
     with shield():
         for task in left:
             task.join()
+
+
+def _drop(tasks: Iterable[Task]) -> None:
+    """End *tasks*; of several that failed, the caller was told the first."""
+    ended = [task for task in tasks if not task.is_alive()]
+    _end(tasks)
+    for task in ended:
+        with suppress(BaseException):
+            task.result()

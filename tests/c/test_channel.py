@@ -1,12 +1,15 @@
 """channel.c: rendezvous."""
 
 import gc
+import inspect
+import sys
+import threading
 import weakref
 
 import pytest
 from helpers import settle
 
-from evergreen import Channel, TaskExit, sleep, spawn
+from evergreen import Channel, ChannelClosed, EventLoop, TaskExit, sleep, spawn
 
 
 class Boom(Exception):
@@ -232,3 +235,190 @@ def test_a_pipeline_of_a_hundred_tasks(hub):
 
     spawn(feed)
     assert list(channels[-1]) == [value + 100 for value in range(10)]
+
+
+# ---- close -------------------------------------------------------------------------------------------
+
+
+def test_close_ends_the_iteration_of_all_who_receive(hub):
+    channel = Channel()
+    tasks = [spawn(list, channel) for _ in range(2)]
+    settle()
+    channel.send(1)
+    channel.send(2)
+    assert not channel.closed
+    channel.close()
+    assert channel.closed
+    assert sorted(task.result() for task in tasks) == [[1], [2]]
+
+
+def test_sending_and_receiving_on_a_closed_channel_raise(hub):
+    channel = Channel()
+    channel.close()
+    channel.close()
+    for call in (channel.receive, lambda: channel.send(1), lambda: channel.send_exception(Boom)):
+        with pytest.raises(ChannelClosed):
+            call()
+    assert list(channel) == []
+
+
+def test_close_wakes_those_who_wait_and_their_values_are_freed(hub):
+    class Value:
+        pass
+
+    value = Value()
+    ref = weakref.ref(value)
+    channel = Channel()
+    senders = [spawn(channel.send, value), spawn(channel.send_exception, Boom)]
+    del value
+    settle()
+    channel.close()
+    for task in senders:
+        with pytest.raises(ChannelClosed):
+            task.result()
+    del task, senders
+    gc.collect()
+    assert ref() is None
+    channel = Channel()
+    receivers = [spawn(channel.receive) for _ in range(3)]
+    settle()
+    channel.close()
+    for task in receivers:
+        with pytest.raises(ChannelClosed):
+            task.result()
+
+
+def test_a_value_handed_over_before_the_close_is_received(hub):
+    channel = Channel()
+    receiver = spawn(channel.receive)
+    settle()
+    channel.send(1)
+    channel.close()
+    assert receiver.result() == 1
+
+
+def test_a_value_handed_to_one_who_is_killed_is_still_there_after_the_close(hub):
+    channel = Channel()
+    receivers = [spawn(channel.receive) for _ in range(2)]
+    settle()
+    channel.send(1)
+    channel.send(2)
+    channel.close()
+    for task in receivers:
+        task.kill()
+    for task in receivers:
+        task.join()
+    assert list(channel) == [1, 2]
+
+
+def test_those_who_were_woken_by_close_can_be_killed(hub):
+    channel = Channel()
+    receiver, other = spawn(channel.receive), Channel()
+    sender = spawn(other.send, 1)
+    settle()
+    channel.close()
+    other.close()
+    for task in (receiver, sender):
+        task.kill()
+    for task in (receiver, sender):
+        with pytest.raises(TaskExit):
+            task.result()
+
+
+def test_a_channel_closed_that_was_sent_is_received(hub):
+    channel = Channel()
+    spawn(channel.send_exception, ChannelClosed("of another one"))
+    with pytest.raises(ChannelClosed, match="of another one"):
+        channel.receive()
+    spawn(channel.send_exception, ChannelClosed("of another one"))
+    with pytest.raises(ChannelClosed, match="of another one"):
+        next(channel)
+    assert issubclass(ChannelClosed, RuntimeError)
+
+
+def test_an_iteration_that_was_closed_stays_so(hub):
+    channel = Channel()
+    channel.close()
+    for _ in range(3):
+        with pytest.raises(StopIteration):
+            next(channel)
+
+
+def test_values_that_went_through_many_hands_keep_their_order(hub):
+    channel = Channel()
+    receivers = [spawn(channel.receive) for _ in range(3)]
+    settle()
+    channel.send("first")
+    channel.send("second")
+    receivers[0].kill()  # the third has the first now
+    receivers[1].kill()
+    receivers[2].kill()
+    settle()
+    spawn(channel.send, "third")
+    assert [channel.receive() for _ in range(3)] == ["first", "second", "third"]
+
+
+def test_a_channel_between_threads_loops_and_tasks(hub):
+    channel, got = Channel(), []
+
+    def produce(values):
+        for value in values:
+            channel.send(value)
+
+    def consume():
+        got.extend(channel)
+
+    def with_loop(function, *args):
+        loop = EventLoop()
+        spawn(function, *args).result(30)
+        loop.destroy()
+
+    producers = [threading.Thread(target=produce, args=(range(0, 200),))]
+    producers += [threading.Thread(target=with_loop, args=(produce, range(200, 400)))]
+    consumers = [threading.Thread(target=consume), threading.Thread(target=with_loop, args=(consume,))]
+    for thread in producers + consumers:
+        thread.start()
+    mine = spawn(consume)
+    spawn(produce, range(400, 600)).result(30)
+    while any(thread.is_alive() for thread in producers):
+        sleep(0.001)
+    channel.close()
+    mine.result(30)
+    for thread in consumers:
+        thread.join(30)
+    assert sorted(got) == list(range(600))
+
+
+def test_no_reference_is_lost_or_kept(hub):
+    channel, value = Channel(), Boom()
+    before = sys.getrefcount(channel), sys.getrefcount(value)
+    for _ in range(20):
+        receivers = [spawn(channel.receive) for _ in range(2)]
+        settle()
+        channel.send(value)
+        receivers[0].kill()
+        receivers[1].join()
+        sender = spawn(channel.send, value)
+        settle()
+        sender.kill()
+        settle()
+        spawn(channel.send, value)
+        assert channel.receive() is value
+    del receivers, sender
+    gc.collect()
+    assert (sys.getrefcount(channel), sys.getrefcount(value)) == before
+
+
+def test_an_idle_one_is_small():
+    assert sys.getsizeof(Channel()) <= 120
+
+
+def test_signatures():
+    signatures = {
+        Channel: "()",
+        Channel.send: "(self, value, /)",
+        Channel.send_exception: "(self, exc_type, exc_value=None, exc_tb=None, /)",
+        Channel.receive: "(self, /)",
+        Channel.close: "(self, /)",
+    }
+    assert {method: str(inspect.signature(method)) for method in signatures} == signatures

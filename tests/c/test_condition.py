@@ -895,6 +895,29 @@ def test_the_same_when_it_comes_before_the_victim_runs(hub):
     runner.result()
 
 
+def test_one_who_has_left_and_not_run_yet_is_not_counted(hub):
+    for how in ("kill", "expire"):
+        barrier = Barrier(2)
+        leaver = spawn(barrier.wait, 0.001 if how == "expire" else None)
+        settle()
+        if how == "kill":
+            leaver.kill()
+        else:
+            pass_time()
+            hub.run(EventLoop.RUN_NOWAIT)
+            assert barrier.n_waiting == 0
+        comers = [spawn(barrier.wait) for _ in range(2)]
+        leaver.join()
+        if how == "kill":
+            assert [task.result() for task in comers] == [0, 1]
+        else:
+            with pytest.raises(BrokenBarrierError):
+                leaver.result()
+            for task in comers:
+                with pytest.raises(BrokenBarrierError):
+                    task.result()
+
+
 def test_bad_arguments_of_a_barrier(hub):
     for bad in (0, -1):
         with pytest.raises(ValueError):

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import sys
 import weakref
 
 import pytest
@@ -153,3 +154,23 @@ def test_a_waiter_that_sets_it_again_wakes_the_next(hub):
     for task in tasks:
         task.join()
     assert order == list(range(5))
+
+
+def test_an_idle_one_is_small():
+    assert sys.getsizeof(Event()) <= 120
+
+
+def test_no_reference_is_lost_or_kept(hub):
+    event = Event()
+    before = sys.getrefcount(event)
+    for _ in range(20):
+        tasks = [spawn(event.wait), spawn(event.wait, 0.0001), spawn(event.wait)]
+        settle()
+        tasks[0].kill()
+        tasks[1].join()
+        event.set()
+        tasks[2].kill()
+        settle()
+        event.clear()
+    del tasks
+    assert sys.getrefcount(event) == before

@@ -508,39 +508,84 @@ def test_a_kill_and_failures_in_the_clean_up(hub):
     assert log == [TaskExit, "after"]
 
 
-def test_a_kill_that_comes_with_a_failure_is_not_lost(hub):
-    for order in ("kill first", "failure first"):
-        gate = Event()
-
-        def body(gate=gate):
-            with TaskGroup() as group:
-                group.spawn(lambda: (gate.wait(), fail(Boom)))
-                try:
-                    sleep(100)
-                finally:
-                    ends.append("left")
-            return "not reached"
-
-        def outer(body=body):
+@pytest.mark.parametrize("order", ["kill first", "failure first"])
+def test_a_kill_that_comes_with_a_failure_is_not_lost(hub, order):
+    def body():
+        with TaskGroup() as group:
+            group.spawn(lambda: (gate.wait(), fail(Boom)))
             try:
-                body()
-            except* Boom:
-                pass
-            sleep(0.001)
-            return "the kill was lost"
+                sleep(100)
+            finally:
+                ends.append("left")
 
-        ends = []
-        task = spawn(outer)
-        settle()
-        if order == "kill first":
-            task.kill()
-            gate.set()
-        else:
-            gate.set()
-            hub.call_soon(hub.call_soon, task.kill)
-        with pytest.raises(TaskExit):
-            task.result()
-        assert ends == ["left"]
+    def outer():
+        try:
+            body()
+        except* Boom:
+            pass
+        sleep(0.001)
+        return "the kill was lost"
+
+    gate, ends = Event(), []
+    task = spawn(outer)
+    settle()
+    if order == "kill first":
+        task.kill()
+        gate.set()
+    else:
+        gate.set()
+        hub.call_soon(hub.call_soon, task.kill)
+    with pytest.raises(TaskExit):
+        task.result()
+    assert ends == ["left"]
+
+
+def test_a_kill_whose_clean_up_is_hit_by_a_failure_goes_on(hub):
+    def work():
+        with TaskGroup() as group:
+            group.spawn(lambda: (gate.wait(), fail(Boom)))
+            try:
+                sleep(100)
+            finally:
+                gate.set()
+                sleep(100)
+
+    def outer():
+        try:
+            work()
+        except* Boom:
+            pass
+        sleep(0.001)
+        return "the kill was lost"
+
+    gate = Event()
+    task = spawn(outer)
+    settle()
+    task.kill()
+    with pytest.raises(TaskExit):
+        task.result()
+
+
+def test_a_kill_whose_clean_up_at_the_end_is_hit_by_a_deadline_goes_on(hub):
+    def slow():
+        with shield():
+            gate.wait()
+
+    def work():
+        with move_on_after(0.003) as scope:
+            with TaskGroup() as group:
+                group.spawn(slow)
+        scopes.append(scope)
+        return "the kill was lost"
+
+    gate, scopes = Event(), []
+    task = spawn(work)
+    settle()
+    task.kill()
+    hub.call_later(0.006, gate.set)
+    with pytest.raises(TaskExit):
+        task.result()
+    assert scopes == []
 
 
 def test_tasks_that_ignore_the_first_kill_are_waited_for(run):
@@ -894,31 +939,30 @@ def test_a_kill_waits_for_a_group_in_a_shield(hub):
     assert log == ["done"]
 
 
-def test_a_kill_and_a_failure_behind_one_shield(hub):
-    for order in ("kill first", "failure first"):
+@pytest.mark.parametrize("order", ["kill first", "failure first"])
+def test_a_kill_and_a_failure_behind_one_shield(hub, order):
+    def body():
+        try:
+            with TaskGroup() as group:
+                group.spawn(lambda: (failing.wait(), fail(Boom)))
+                with shield():
+                    gate.wait()
+                sleep(100)
+        except* Boom:
+            pass
+        sleep(0.001)
+        return "the kill was lost"
 
-        def body():
-            try:
-                with TaskGroup() as group:
-                    group.spawn(lambda: (failing.wait(), fail(Boom)))
-                    with shield():
-                        gate.wait()
-                    sleep(100)
-            except* Boom:
-                pass
-            sleep(0.001)
-            return "the kill was lost"
-
-        gate, failing = Event(), Event()
-        task = spawn(body)
+    gate, failing = Event(), Event()
+    task = spawn(body)
+    settle()
+    steps = [task.kill, failing.set]
+    for step in steps if order == "kill first" else reversed(steps):
+        step()
         settle()
-        steps = [task.kill, failing.set]
-        for step in steps if order == "kill first" else reversed(steps):
-            step()
-            settle()
-        gate.set()
-        with pytest.raises(TaskExit):
-            task.result()
+    gate.set()
+    with pytest.raises(TaskExit):
+        task.result()
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------
@@ -1204,13 +1248,10 @@ def test_a_group_is_freed_with_its_tasks_and_failures(hub):
     group = TaskGroup()
     ref = weakref.ref(group)
 
-    def child():
-        return group
-
     with group:
-        task = group.spawn(child)
+        task = group.spawn(lambda group: group, group)
     task_ref = weakref.ref(task)
-    del group, task, child
+    del group, task
     gc.collect()
     assert (ref(), task_ref()) == (None, None)
 

@@ -529,3 +529,213 @@ def test_a_shield_outside_of_tasks_is_a_runtime_error(hub):
     hub.call_soon(callback)
     settle()
     assert "no task" in seen[0]
+
+
+# ---- several things under way ------------------------------------------------------------------------
+
+
+def test_a_kill_goes_on_after_a_deadline_that_bounded_its_clean_up(hub):
+    """Trio and asyncio have the kill win, too; Python alone would let the last exception."""
+    order = []
+
+    def work():
+        with move_on_after(0.002) as scope:
+            try:
+                sleep(100)
+            finally:
+                try:
+                    sleep(100)
+                finally:
+                    order.append("bounded")
+        order.append("not reached")
+        return scope
+
+    task = spawn(work)
+    settle()
+    task.kill(reason="enough")
+    with pytest.raises(TaskExit) as info:
+        task.result()
+    assert info.value.reason == "enough"
+    assert order == ["bounded"]
+
+
+@pytest.mark.parametrize("scope", [fail_after, Timeout, lambda seconds: Timeout(seconds, Boom)])
+def test_the_same_with_deadlines_that_raise(hub, scope):
+    def work():
+        with scope(0.002):
+            try:
+                sleep(100)
+            finally:
+                sleep(100)
+
+    task = spawn(work)
+    settle()
+    task.kill()
+    with pytest.raises(TaskExit):
+        task.result()
+
+
+def test_a_deadline_in_the_clean_up_of_a_kill_ends_there(hub):
+    order = []
+
+    def work():
+        try:
+            sleep(100)
+        finally:
+            with move_on_after(0.002) as scope:
+                sleep(100)
+            order.append(scope.expired)
+            sleep(0)
+            order.append("more clean-up")
+
+    task = spawn(work)
+    settle()
+    task.kill()
+    with pytest.raises(TaskExit):
+        task.result()
+    assert order == [True, "more clean-up"]
+
+
+def test_an_exit_of_another_task_that_is_handled_is_not_ones_own(hub):
+    def work():
+        with move_on_after(0.002) as scope:
+            other = spawn(sleep, 100)
+            other.kill()
+            try:
+                other.result()
+            except TaskExit:
+                sleep(100)
+        return scope.expired
+
+    assert spawn(work).result() is True
+
+
+def test_a_kill_that_was_handled_is_over(hub):
+    def work():
+        try:
+            sleep(100)
+        except TaskExit:
+            pass
+        with move_on_after(0.002) as scope:
+            sleep(100)
+        return scope.expired
+
+    task = spawn(work)
+    settle()
+    task.kill()
+    assert task.result() is True
+
+
+def test_an_outer_deadline_goes_on_after_an_inner_one_that_bounded_its_clean_up(hub):
+    order = []
+    with move_on_after(0.002) as outer:
+        with move_on_after(0.005) as inner:
+            try:
+                sleep(100)
+            finally:
+                sleep(100)
+        order.append("not reached")
+    assert (outer.expired, inner.expired) == (True, True)
+    assert order == []
+
+
+def test_a_deadline_that_a_kill_overtook_is_met_by_one_who_refuses_the_kill(hub):
+    order = []
+
+    def work():
+        with move_on_after(0.002) as scope:
+            try:
+                sleep(100)
+            except TaskExit:
+                order.append("refused")
+            sleep(100)
+            order.append("not reached")
+        return scope.expired
+
+    task = spawn(work)
+    settle()
+    pass_time(0.005)
+    hub.call_soon(task.kill)  # both in one turn
+    assert task.result() is True
+    assert order in ([], ["refused"])
+
+
+def test_ctrl_c_waits_behind_no_deadline(hub):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    hub.call_later(0.002, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        with move_on_after(0.002) as scope:
+            pass_time(0.006)
+            sleep(100)
+        sleep(0.01)
+    assert scope.expired in (True, False)
+    sleep(0.001)
+
+
+def test_ctrl_c_that_came_while_a_deadline_was_taken_back_is_not_lost(hub):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    scopes = []
+
+    def body():
+        with move_on_after(0.002) as scope:
+            scopes.append(scope)
+            in_thread(pass_time, 0.004)
+            in_thread(hub.call_from_thread, interrupt)
+        sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+
+
+def test_a_deadline_costs_no_turns_while_its_task_is_shielded(hub):
+    """It waits in the task, not in the timers: nothing wakes up in vain."""
+    with move_on_after(0.001) as scope:
+        with shield():
+            sleep(0.003)
+            polls = hub.stats()["polls"]
+            sleep(0.02)
+            assert hub.stats()["polls"] - polls < 6
+        sleep(100)
+    assert scope.expired
+
+
+def test_a_timeout_cancelled_by_another_task_on_its_way_can_be_used_again(hub):
+    def work():
+        timeouts.append(Timeout(0.001, Boom))
+        timeouts[0].start()
+        try:
+            sleep(100)
+        except Boom:
+            return "hit"
+
+    timeouts = []
+    task = spawn(work)
+    settle()
+    hub.call_later(0.001, lambda: timeouts[0].cancel())
+    hub.call_later(0.01, lambda: task.kill(Boom))
+    assert task.result() == "hit"
+    timeouts[0].start()
+    timeouts[0].cancel()
+    gc.collect()
+
+
+def test_no_reference_is_lost_or_kept_by_scopes(hub):
+    scope = move_on_after(0.0001)
+    before = sys.getrefcount(scope)
+    for _ in range(20):
+        with scope:
+            sleep(100)
+        with scope:
+            pass
+        with scope:
+            pass_time(0.0003)
+        with scope:
+            with shield():
+                sleep(0.0005)
+    settle()
+    gc.collect()
+    assert sys.getrefcount(scope) == before

@@ -12,7 +12,7 @@ import pytest
 from helpers import in_thread, output_of, pass_time, run_python, settle
 
 import evergreen
-from evergreen import Channel, Task, TaskExit, sleep, spawn
+from evergreen import Channel, EventLoop, Task, TaskExit, sleep, spawn
 from evergreen import _evergreen_c as core
 from evergreen.event import Event
 
@@ -1296,3 +1296,213 @@ def test_a_task_that_is_killed_before_it_runs_lets_go_of_its_call(hub):
     task.join()
     settle()
     assert ref() is None
+
+
+# ---- add_done_callback -------------------------------------------------------------------------------
+
+
+def test_a_done_callback_is_called_with_the_task_when_it_has_ended(hub):
+    calls = []
+    task = spawn(sleep, 0.001)
+    assert task.add_done_callback(lambda ended: calls.append((ended, ended.is_alive()))) is None
+    settle()
+    assert calls == []
+    task.join()
+    settle()
+    assert calls == [(task, False)]
+
+
+def test_done_callbacks_are_called_once_each_in_order(hub):
+    calls = []
+    task = spawn(sleep)
+    for number in range(5):
+        task.add_done_callback(lambda _, number=number: calls.append(number))
+    task.join()
+    settle()
+    assert calls == list(range(5))
+
+
+def test_a_done_callback_of_a_task_that_has_ended_is_called_soon(hub):
+    calls = []
+    task = spawn(sleep)
+    task.join()
+    task.add_done_callback(calls.append)
+    assert calls == []
+    settle()
+    assert calls == [task]
+
+
+@pytest.mark.parametrize("when", ["before it starts", "before it runs", "while it waits"])
+def test_a_killed_task_calls_its_done_callbacks(hub, when):
+    calls = []
+    task = Task(sleep, args=(100,))
+    task.add_done_callback(calls.append)
+    if when != "before it starts":
+        task.start()
+    if when == "while it waits":
+        settle()
+    task.kill()
+    settle()
+    assert calls == [task]
+
+
+def test_a_done_callback_that_fails_is_reported_and_the_others_are_called(hub):
+    reports, calls = [], []
+    hub.excepthook, before = reports.append, hub.excepthook
+
+    def fail(task):
+        raise KeyError("callback")
+
+    task = spawn(sleep)
+    task.add_done_callback(fail)
+    task.add_done_callback(calls.append)
+    task.join()
+    settle()
+    hub.excepthook = before
+    assert [report.exc_type for report in reports] == [KeyError]
+    assert calls == [task]
+
+
+def test_a_done_callback_may_not_block_but_spawn(hub):
+    seen = []
+
+    def callback(task):
+        try:
+            sleep(0)
+        except RuntimeError:
+            seen.append("refused")
+        spawn(seen.append, task)
+
+    task = spawn(sleep)
+    task.add_done_callback(callback)
+    task.join()
+    settle()
+    assert seen == ["refused", task]
+
+
+def test_done_callbacks_and_joiners_mix(hub):
+    order = []
+    task = spawn(sleep, 0.001)
+    joiners = [spawn(lambda: (task.join(), order.append("joiner")))]
+    settle()
+    task.add_done_callback(lambda _: order.append("callback"))
+    joiners.append(spawn(lambda: (task.join(), order.append("joiner"))))
+    settle()
+    joiners[1].kill()
+    for joiner in joiners:
+        joiner.join()
+    settle()
+    assert sorted(order) == ["callback", "joiner"]
+
+
+def test_a_done_callback_from_another_thread_runs_in_the_tasks_loop(hub):
+    seen = []
+    gate = Event()
+    task = spawn(gate.wait)
+    in_thread(task.add_done_callback, lambda _: seen.append(threading.current_thread()))
+    gate.set()
+    task.join()
+    settle()
+    assert seen == [threading.current_thread()]
+
+
+def test_add_done_callback_refuses_what_cannot_be_called(hub):
+    task = spawn(sleep)
+    for bad in (1, None, "x"):
+        with pytest.raises(TypeError):
+            task.add_done_callback(bad)
+    with pytest.raises(RuntimeError, match="not a task"):
+        Task.current().add_done_callback(print)
+    task.join()
+
+
+def test_a_done_callback_of_a_destroyed_loop_is_a_runtime_error():
+    def thread():
+        loop = EventLoop()
+        task = spawn(sleep)
+        task.join()
+        loop.destroy()
+        with pytest.raises(RuntimeError, match="destroyed"):
+            task.add_done_callback(print)
+
+    in_thread(thread)
+
+
+def test_a_task_with_done_callbacks_is_freed(hub):
+    class Callback:
+        def __call__(self, task):
+            pass
+
+    for start in (True, False):
+        task, callback = Task(sleep), Callback()
+        callback.task = task
+        task.add_done_callback(callback)
+        refs = [weakref.ref(task), weakref.ref(callback)]
+        if start:
+            task.start()
+            task.join()
+            settle()
+        del task, callback
+        gc.collect()
+        assert [ref() for ref in refs] == [None, None]
+
+
+def test_done_callbacks_lose_no_reference(hub):
+    def callback(task):
+        pass
+
+    before = sys.getrefcount(callback)
+    for _ in range(50):
+        task = spawn(sleep)
+        task.add_done_callback(callback)
+        task.join()
+        task.add_done_callback(callback)
+    del task
+    settle()
+    gc.collect()
+    assert sys.getrefcount(callback) == before
+
+
+# ---- kill with a reason --------------------------------------------------------------------------------
+
+
+def test_a_reason_is_the_task_exits(hub):
+    task = spawn(sleep, 100)
+    settle()
+    task.kill(reason="enough")
+    with pytest.raises(TaskExit, match="enough") as info:
+        task.result()
+    assert info.value.reason == "enough"
+    assert info.value.args == ("enough",)
+
+
+def test_without_a_reason_it_is_none(hub):
+    for kill in (lambda task: task.kill(), lambda task: task.kill(reason=None)):
+        task = spawn(sleep, 100)
+        settle()
+        kill(task)
+        with pytest.raises(TaskExit) as info:
+            task.result()
+        assert info.value.reason is None
+        assert info.value.args == ()
+    assert TaskExit(1, 2).reason == 1
+
+
+def test_a_reason_with_another_exception_is_a_type_error(hub):
+    task = spawn(sleep)
+    with pytest.raises(TypeError, match="reason"):
+        task.kill(KeyError, reason="enough")
+    with pytest.raises(TypeError):
+        task.kill(None, None, None, "enough")
+    assert task.join()
+
+
+def test_a_reason_for_a_task_that_has_not_run_and_for_oneself(hub):
+    early = spawn(sleep)
+    early.kill(reason="early")
+    with pytest.raises(TaskExit) as info:
+        early.result()
+    assert info.value.reason == "early"
+    with pytest.raises(TaskExit) as info:
+        spawn(lambda: Task.current().kill(reason="mine")).result()
+    assert info.value.reason == "mine"
