@@ -79,6 +79,7 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     (void)module;
     eg_state->main_thread = PyThread_get_thread_ident();
     eg_state->pool_threads = 0;
+    eg_native_forked();
     eg_state->hubs = eg_hub_here; /* the other threads, and their hubs, are not here */
     if (eg_hub_here) {
         eg_hub_here->next_hub = NULL;

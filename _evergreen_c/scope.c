@@ -107,10 +107,23 @@ scope_start(EgScope *self)
     return scope_arm(self, deadline);
 }
 
+/* Whether value came of C code that what this scope threw has ended: native.c. */
+static bool
+scope_refused(EgScope *self, PyObject *value)
+{
+    EgTask *task = self->task;
+    return value && value != Py_None && task && self->fired && task->thrown == scope_thrown(self)
+           && eg_native_refused(task);
+}
+
 /* Leave; true if value is what this scope threw. */
 static bool
 scope_leave(EgScope *self, PyObject *value)
 {
+    if (EG_UNLIKELY(scope_refused(self, value))) {
+        Py_CLEAR(self->task->thrown);
+        value = scope_thrown(self);
+    }
     scope_disarm(self);
     Py_CLEAR(self->task);
     bool caught = self->fired && value == scope_thrown(self);
@@ -489,7 +502,14 @@ timeout_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
+    if (EG_UNLIKELY(scope_refused((EgScope *)op, value))) {
+        value = scope_thrown((EgScope *)op); /* as if it had been met there */
+        if (((EgScope *)op)->exception != Py_False)
+            PyErr_SetObject((PyObject *)Py_TYPE(value), value);
+    }
     scope_leave((EgScope *)op, NULL);
+    if (PyErr_Occurred())
+        return NULL;
     return PyBool_FromLong(value == op && ((EgScope *)op)->exception == Py_False);
 }
 

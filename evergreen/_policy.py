@@ -222,6 +222,16 @@ def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Map
     return _threads.dns.run(fn, args, kwargs or {})
 
 
+_flocks = _threads.Lane("flock", 256)  # of its own: who has a lock may need the others to give it up
+
+
+def native_call(name: str, run: Callable[[], None]) -> bool:
+    """Run one of libc's calls, which C code made, in a native thread while the task waits."""
+    lane = _threads.dns if name == "getaddrinfo" else _flocks
+    lane.run(run, (), {})
+    return True
+
+
 def forget_thread(ident: int) -> None:
     """Drop the stand-in that `threading` made for a task that asked which thread it is."""
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
@@ -266,6 +276,7 @@ keep_tasks = False  # set by evergreen.fork() around the fork it makes
 
 def _after_fork_in_child() -> None:
     _threads.after_fork_in_child()
+    _flocks.reset()
     core.after_fork_in_child(keep_tasks)
 
 
