@@ -369,7 +369,7 @@ struct EgTask {
     uint32_t number;
     uint16_t shields; /* entered and not left */
     uint8_t state, role;
-    uint8_t refused;     /* native calls that failed because of what is thrown: native.c */
+    uint8_t refused;    /* native calls that failed because of what is thrown: native.c */
     bool queued;        /* ready is on a ring or inbox */
     bool failed;        /* result is an exception */
     bool observed;      /* somebody took the exception */

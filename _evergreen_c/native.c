@@ -34,7 +34,7 @@ static pid_t native_process; /* whose hubs these are: a child of vfork() shares 
 /* ---- to and from foreign code --------------------------------------------------------- */
 typedef struct {
     EgTask *me;
-    PyThreadState *released; /* whoever called had given the GIL away; NULL: it had it */
+    PyThreadState *released;            /* whoever called had given the GIL away; NULL: it had it */
     PyObject *type, *value, *traceback; /* the exception that was set */
     PyObject *pending; /* strong: it was thrown before, and has been told; NULL: nothing */
 } EgNativeVisit;
@@ -236,7 +236,8 @@ native_call(EgNativeCall call, EgNativeJob *job)
     EgNativeOutcome outcome = native_enter(&visit);
     if (outcome != EG_NATIVE_AGAIN)
         return outcome;
-    PyObject *result = NULL, *function = NULL, *name = PyUnicode_FromString(&native_kinds[call].name[7]);
+    PyObject *result = NULL, *function = NULL,
+             *name = PyUnicode_FromString(&native_kinds[call].name[7]);
     PyObject *capsule = PyCapsule_New(job, native_job_name, native_job_drop);
     if (capsule)
         __atomic_add_fetch(&job->shares, 1, __ATOMIC_RELAXED); /* native_job_drop()'s */

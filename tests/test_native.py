@@ -74,7 +74,9 @@ def test_the_programs_children_do_not_have_it_unless_it_says_so(script):
 
 
 def test_a_preload_of_the_programs_own_is_kept(script):
-    path = script("import os; from evergreen import native; print(native.status().active, os.environ['LD_PRELOAD'])")
+    path = script(
+        "import os; from evergreen import native; print(native.status().active, os.environ['LD_PRELOAD'])"
+    )
     child = run_native(path, env={**os.environ, "LD_PRELOAD": "libm.so.6"})
     assert (child.stdout, child.stderr) == ("True libm.so.6\n", "")
 

@@ -1,7 +1,7 @@
 """Unmodified database drivers, written in C, under ``evergreen run --native``: against real servers.
 
-Each server is private: a temporary folder, a free port, started and stopped here. It is skipped what is not installed:
-Debian's postgresql and mariadb-server; psycopg2 (or psycopg2-binary) and mysqlclient from PyPI.
+Each server is private: a temporary folder, a free port, started and stopped here. What is not
+installed is skipped: Debian's postgresql and mariadb-server; psycopg2 (or psycopg2-binary) and mysqlclient from PyPI.
 """
 
 import glob
@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -71,8 +72,8 @@ def run_server(command, log, options, ready):
     return server
 
 
-def stop(server):
-    server.terminate()
+def stop(server, signum=signal.SIGTERM):
+    server.send_signal(signum)
     try:
         server.wait(PATIENCE)
     except subprocess.TimeoutExpired:
@@ -98,7 +99,7 @@ def postgres(folder):
         def connect():
             return psycopg2.connect(host="127.0.0.1", port={port}, user="tester", dbname="postgres")
     """
-    stop(server)
+    stop(server, signal.SIGINT)  # without waiting for queries that were given up
 
 
 @pytest.fixture(scope="module")
@@ -259,5 +260,5 @@ def test_one_psycopg2_connection_may_be_shared_by_tasks(run_with, postgres):
             return cursor.fetchone()[0]
         tasks = [evergreen.spawn(ask, i) for i in range(5)]
         assert [task.result() for task in tasks] == list(range(5))
-        """
+        """,
     )

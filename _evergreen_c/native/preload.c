@@ -44,34 +44,33 @@
 #define MILLISECOND UINT64_C(1000000)
 
 /* ---- the C library -------------------------------------------------------------- */
-#define LIBC_FUNCTIONS(X)                                                                  \
-    X(poll, int, (struct pollfd *, nfds_t, int))                                           \
-    X(ppoll, int, (struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))    \
-    X(select, int, (int, fd_set *, fd_set *, fd_set *, struct timeval *))                  \
-    X(pselect, int,                                                                        \
-      (int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *))      \
-    X(epoll_wait, int, (int, struct epoll_event *, int, int))                              \
-    X(recv, ssize_t, (int, void *, size_t, int))                                           \
-    X(recvfrom, ssize_t, (int, void *, size_t, int, struct sockaddr *, socklen_t *))       \
-    X(recvmsg, ssize_t, (int, struct msghdr *, int))                                       \
-    X(send, ssize_t, (int, const void *, size_t, int))                                     \
-    X(sendto, ssize_t, (int, const void *, size_t, int, const struct sockaddr *, socklen_t)) \
-    X(sendmsg, ssize_t, (int, const struct msghdr *, int))                                 \
-    X(read, ssize_t, (int, void *, size_t))                                                \
-    X(readv, ssize_t, (int, const struct iovec *, int))                                    \
-    X(write, ssize_t, (int, const void *, size_t))                                         \
-    X(writev, ssize_t, (int, const struct iovec *, int))                                   \
-    X(connect, int, (int, const struct sockaddr *, socklen_t))                             \
-    X(accept, int, (int, struct sockaddr *, socklen_t *))                                  \
-    X(accept4, int, (int, struct sockaddr *, socklen_t *, int))                            \
-    X(sleep, unsigned, (unsigned))                                                         \
-    X(usleep, int, (useconds_t))                                                           \
-    X(nanosleep, int, (const struct timespec *, struct timespec *))                        \
-    X(clock_nanosleep, int, (clockid_t, int, const struct timespec *, struct timespec *))  \
-    X(flock, int, (int, int))                                                              \
-    X(getaddrinfo, int,                                                                    \
-      (const char *, const char *, const struct addrinfo *, struct addrinfo **))           \
-    X(sigaction, int, (int, const struct sigaction *, struct sigaction *))                 \
+#define LIBC_FUNCTIONS(X)                                                                          \
+    X(poll, int, (struct pollfd *, nfds_t, int))                                                   \
+    X(ppoll, int, (struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))            \
+    X(select, int, (int, fd_set *, fd_set *, fd_set *, struct timeval *))                          \
+    X(pselect, int,                                                                                \
+      (int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *))              \
+    X(epoll_wait, int, (int, struct epoll_event *, int, int))                                      \
+    X(recv, ssize_t, (int, void *, size_t, int))                                                   \
+    X(recvfrom, ssize_t, (int, void *, size_t, int, struct sockaddr *, socklen_t *))               \
+    X(recvmsg, ssize_t, (int, struct msghdr *, int))                                               \
+    X(send, ssize_t, (int, const void *, size_t, int))                                             \
+    X(sendto, ssize_t, (int, const void *, size_t, int, const struct sockaddr *, socklen_t))       \
+    X(sendmsg, ssize_t, (int, const struct msghdr *, int))                                         \
+    X(read, ssize_t, (int, void *, size_t))                                                        \
+    X(readv, ssize_t, (int, const struct iovec *, int))                                            \
+    X(write, ssize_t, (int, const void *, size_t))                                                 \
+    X(writev, ssize_t, (int, const struct iovec *, int))                                           \
+    X(connect, int, (int, const struct sockaddr *, socklen_t))                                     \
+    X(accept, int, (int, struct sockaddr *, socklen_t *))                                          \
+    X(accept4, int, (int, struct sockaddr *, socklen_t *, int))                                    \
+    X(sleep, unsigned, (unsigned))                                                                 \
+    X(usleep, int, (useconds_t))                                                                   \
+    X(nanosleep, int, (const struct timespec *, struct timespec *))                                \
+    X(clock_nanosleep, int, (clockid_t, int, const struct timespec *, struct timespec *))          \
+    X(flock, int, (int, int))                                                                      \
+    X(getaddrinfo, int, (const char *, const char *, const struct addrinfo *, struct addrinfo **)) \
+    X(sigaction, int, (int, const struct sigaction *, struct sigaction *))                         \
     X(pthread_mutex_lock, int, (pthread_mutex_t *))
 
 /* The next function of each name after ours; found when first needed, which may be before
@@ -254,8 +253,7 @@ socket_type(int fd)
 
 /* ---- poll, select, epoll ---------------------------------------------------------------- */
 static int
-poll_until(EgNativeCall call, struct pollfd *fds, nfds_t n, uint64_t deadline,
-           const sigset_t *mask)
+poll_until(EgNativeCall call, struct pollfd *fds, nfds_t n, uint64_t deadline, const sigset_t *mask)
 {
     static const struct timespec zero;
     int saved = errno, set = -1, found;
@@ -395,8 +393,8 @@ select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline
             break;
         selection_restore(&selection);
         uint64_t slice = mask ? after(20 * MILLISECOND) : FOREVER;
-        EgNativeOutcome outcome = core->wait(call, selection.fds, selection.n, &set,
-                                             slice < deadline ? slice : deadline);
+        EgNativeOutcome outcome =
+            core->wait(call, selection.fds, selection.n, &set, slice < deadline ? slice : deadline);
         if (outcome == EG_NATIVE_PASS) {
             struct timespec rest = timespec_of(deadline == FOREVER ? 0 : left_until(deadline));
             found = LIBC(pselect)(nfds, sets[0], sets[1], sets[2],
@@ -955,9 +953,9 @@ sleep(unsigned seconds)
 typedef struct {
     EgNativeJob job;
     int fd, operation;
-    int error;      /* errno; 0: it has the lock */
-    dev_t device;   /* what fd was, */
-    ino_t inode;    /* should it have to be unlocked */
+    int error;    /* errno; 0: it has the lock */
+    dev_t device; /* what fd was, */
+    ino_t inode;  /* should it have to be unlocked */
 } LockJob;
 
 static void
@@ -1028,8 +1026,8 @@ static void
 lookup_run(EgNativeJob *job)
 {
     LookupJob *self = (LookupJob *)job;
-    self->status = LIBC(getaddrinfo)(self->node, self->service,
-                                     self->hinted ? &self->hints : NULL, &self->found);
+    self->status = LIBC(getaddrinfo)(self->node, self->service, self->hinted ? &self->hints : NULL,
+                                     &self->found);
     self->error = errno;
     if (self->status)
         self->found = NULL;

@@ -1,4 +1,4 @@
-/* native_driver.c: a C library that blocks, as database drivers do; for test_native.py.
+/* native_driver.c: a C library that blocks, as database drivers do; for test_native_calls.py.
  *
  * read_by_NAME(fd) waits in libc's function NAME until a byte can be read (or a connection
  * accepted), and returns it; write_by_NAME(fd, data, n) writes all of it.
@@ -38,12 +38,12 @@ take(int fd, int ready)
     return ready == 1 && recv(fd, &byte, 1, MSG_DONTWAIT) == 1 ? byte : -1;
 }
 
-#define READ_BY(name, wait)                      \
-    int read_by_##name(int fd)                   \
-    {                                            \
-        struct pollfd one = {fd, POLLIN, 0};     \
-        (void)one;                               \
-        return take(fd, wait);                   \
+#define READ_BY(name, wait)                  \
+    int read_by_##name(int fd)               \
+    {                                        \
+        struct pollfd one = {fd, POLLIN, 0}; \
+        (void)one;                           \
+        return take(fd, wait);               \
     }
 READ_BY(poll, poll(&one, 1, -1))
 READ_BY(ppoll, ppoll(&one, 1, NULL, NULL))
@@ -94,15 +94,15 @@ read_by_epoll_wait(int fd)
     return take(fd, found);
 }
 
-#define BYTE_BY(name, call)                                              \
-    int read_by_##name(int fd)                                           \
-    {                                                                    \
-        unsigned char byte = 0;                                          \
-        struct iovec part = {&byte, 1};                                  \
-        struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};         \
-        (void)msg;                                                       \
-        ssize_t got = call;                                              \
-        return got == 1 ? byte : -1;                                     \
+#define BYTE_BY(name, call)                                      \
+    int read_by_##name(int fd)                                   \
+    {                                                            \
+        unsigned char byte = 0;                                  \
+        struct iovec part = {&byte, 1};                          \
+        struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1}; \
+        (void)msg;                                               \
+        ssize_t got = call;                                      \
+        return got == 1 ? byte : -1;                             \
     }
 BYTE_BY(recv, recv(fd, &byte, 1, 0))
 BYTE_BY(recvfrom, recvfrom(fd, &byte, 1, 0, NULL, NULL))

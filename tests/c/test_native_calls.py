@@ -1,7 +1,7 @@
 """native.c and native/preload.c: what a C library waits for in libc parks its task.
 
-Each test runs a script under ``evergreen run --native``. There, *driver* is native_driver.c by way of ctypes.CDLL,
-which gives the GIL away for each call, and *holder* the same by ctypes.PyDLL, which keeps it.
+Each test runs a script under ``evergreen run --native``. There, *driver* is native_driver.c by way of
+ctypes.CDLL, which gives the GIL away for each call, and *holder* the same by ctypes.PyDLL, which keeps it.
 """
 
 import subprocess
@@ -60,7 +60,7 @@ def run(driver, tmp_path):
     return run_native
 
 
-# ---- waiting to read ----------------------------------------------------------------------
+# ---- waiting to read -------------------------------------------------------------------
 
 READS = """
     poll ppoll ppoll_mask poll_chk ppoll_chk select pselect epoll_wait
@@ -134,7 +134,8 @@ def test_the_address_of_a_datagram_is_filled_in_after_the_wait(run):
         receiver, sender = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
         for s in (receiver, sender):
             s.bind(("127.0.0.1", 0))
-        buffer, address, length = ctypes.create_string_buffer(9), ctypes.create_string_buffer(16), ctypes.c_int(16)
+        buffer, address = ctypes.create_string_buffer(9), ctypes.create_string_buffer(16)
+        length = ctypes.c_int(16)
         task = evergreen.spawn(libc.recvfrom, receiver.fileno(), buffer, 9, 0, address, ctypes.byref(length))
         settle()
         sender.sendto(b"hello", receiver.getsockname())
@@ -164,7 +165,7 @@ def test_waitall_waits_for_all(run):
     )
 
 
-# ---- waiting to write -------------------------------------------------------------------------
+# ---- waiting to write ------------------------------------------------------------------
 
 
 WRITES = [("socket", name) for name in ("send", "sendto", "sendmsg", "write", "writev")]
@@ -239,7 +240,7 @@ def test_what_was_sent_before_a_broken_connection_is_counted(run):
     )
 
 
-# ---- connecting -----------------------------------------------------------------------------------
+# ---- connecting ------------------------------------------------------------------------
 
 
 def test_connecting_reaches_the_listener_or_says_why_not(run):
@@ -283,7 +284,7 @@ def test_connecting_waits_for_a_full_backlog(run):
     )
 
 
-# ---- sleeping ------------------------------------------------------------------------------------------
+# ---- sleeping --------------------------------------------------------------------------
 
 NAPS = ["usleep", "nanosleep", "clock_nanosleep", "clock_nanosleep_until", "poll", "select"]
 
@@ -323,7 +324,7 @@ def test_sleep_lets_others_run(run):
     )
 
 
-# ---- calls for a native thread ------------------------------------------------------------------------------
+# ---- calls for a native thread ---------------------------------------------------------
 
 
 def test_flock_waits_its_turn_and_lets_others_run(run, tmp_path):
@@ -386,7 +387,7 @@ def test_getaddrinfo_asks_in_a_native_thread(run):
     )
 
 
-# ---- as in libc ------------------------------------------------------------------------------------------------
+# ---- as in libc ------------------------------------------------------------------------
 
 
 def test_what_does_not_block_does_not_wait(run):
@@ -425,8 +426,8 @@ def test_a_sockets_own_timeout_ends_the_call(run, call):
         quiet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50_000))
         buffer = ctypes.create_string_buffer(1)
         def ask():
-            got = libc.recv(quiet.fileno(), buffer, 1, 0) if sys.argv[2] == "recv" else libc.accept(quiet.fileno(), None, None)
-            return got, ctypes.get_errno()
+            arguments = (buffer, 1, 0) if sys.argv[2] == "recv" else (None, None)
+            return getattr(libc, sys.argv[2])(quiet.fileno(), *arguments), ctypes.get_errno()
         start = time.monotonic()
         task = evergreen.spawn(ask)
         settle()
@@ -494,7 +495,7 @@ def test_closing_the_descriptor_in_python_ends_the_wait(run):
     )
 
 
-# ---- whose calls go straight to libc -------------------------------------------------------------------------------
+# ---- whose calls go straight to libc ---------------------------------------------------
 
 
 def test_callbacks_threads_and_code_before_the_loop_block_natively(run):
@@ -537,7 +538,8 @@ def test_python_itself_is_left_to_the_patches(run):
 def test_a_signal_handler_in_c_does_not_park(run):
     run(
         """
-        assert evergreen.spawn(driver.sleep_in_handler).result() == 1  # and sigaction() tells what it was told
+        # It also checks that sigaction() tells what it was told.
+        assert evergreen.spawn(driver.sleep_in_handler).result() == 1
         assert native.status().caught == 0
         """
     )
@@ -590,7 +592,7 @@ def test_a_mutex_that_a_parked_task_holds_does_not_stop_the_thread(run):
     )
 
 
-# ---- kills and timeouts ----------------------------------------------------------------------------------------------
+# ---- kills and timeouts ----------------------------------------------------------------
 
 
 def test_a_kill_interrupts_the_call_and_is_raised_at_the_next_wait(run):
@@ -706,8 +708,9 @@ def test_a_scope_whose_time_is_up_in_a_call_ends_as_anywhere_else(run):
 def test_tasks_killed_in_c_code_leak_nothing(run):
     run(
         """
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
         class Info(ctypes.Structure):
-            _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+            _fields_ = [(name, ctypes.c_size_t) for name in names]
         try:
             libc.mallinfo2.restype = Info
         except AttributeError:
