@@ -638,6 +638,7 @@ void eg_native_forked(void); /* in the child: its calls cooperate, too */
  * what was thrown at the task, that takes its place. */
 bool eg_native_refused(const EgTask *me); /* a call there has failed, and it is not met yet */
 void eg_native_meet(EgTask *me);
+PyObject *eg_native_raise(PyObject *module, PyObject *unused);
 PyObject *eg_native_status(PyObject *module, PyObject *unused);
 
 /* ---- patch_thread.c --------------------------------------------------------- */

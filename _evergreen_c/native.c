@@ -28,6 +28,7 @@ static const EgWaitKind native_kinds[] = {
 };
 
 static unsigned long native_parks[EG_NATIVE_COUNT]; /* with the GIL */
+static EgNativeRegister native_enrol;               /* NULL: no preload */
 static bool native_active;
 static pid_t native_process; /* whose hubs these are: a child of vfork() shares this memory */
 
@@ -104,7 +105,12 @@ native_enter(EgNativeVisit *visit)
         || PyInterpreterState_Next(PyInterpreterState_Head()))
         return EG_NATIVE_PASS;
     memset(visit, 0, sizeof *visit);
-    if (native_current() != here)
+    PyThreadState *current = native_current();
+#if PY_VERSION_HEX >= 0x030C0000
+    if (current && current != here) /* another state of this thread, made by C code */
+        return EG_NATIVE_PASS;
+#endif
+    if (current != here)
         PyEval_RestoreThread(visit->released = here);
     PyErr_Fetch(&visit->type, &visit->value, &visit->traceback);
     EgNativeOutcome outcome = EG_NATIVE_PASS;
@@ -297,21 +303,39 @@ static EgNativeCore native_core = {
 void
 eg_native_open(void)
 {
-    EgNativeRegister enrol;
-    *(void **)&enrol = dlsym(RTLD_DEFAULT, EG_NATIVE_REGISTER);
-    if (!enrol)
+    *(void **)&native_enrol = dlsym(RTLD_DEFAULT, EG_NATIVE_REGISTER);
+    if (!native_enrol)
         return;
-    native_process = getpid();
     native_core.excluded[0] = (const void *)Py_IsInitialized;
     native_core.excluded[1] = (const void *)eg_native_open;
     native_core.excluded[2] = (const void *)uv_run;
-    native_active = enrol(&native_core) == 0;
+    native_process = getpid();
+    native_active = native_enrol(&native_core) == 0;
 }
 
 void
 eg_native_forked(void)
 {
     native_process = getpid();
+    if (native_active)
+        native_enrol(&native_core);
+}
+
+PyObject *
+eg_native_raise(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    if (PyErr_Occurred())
+        return NULL;
+    if (!me || !eg_native_refused(me))
+        Py_RETURN_NONE;
+    PyObject *exc = me->thrown; /* ours now */
+    me->thrown = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return NULL;
 }
 
 PyObject *

@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 
 import evergreen
+from evergreen import _evergreen_c as core
 from evergreen import native, patcher
 
 _DESCRIPTION = "Run Python programs whose blocking calls cooperate: threads become tasks."
@@ -87,10 +88,14 @@ def main(argv: list[str] | None = None) -> None:
         except RuntimeError as exc:
             parser.error(f"--native: {exc}")
     patcher.patch()
-    if options.module is not None:
-        run_module(options.module, options.rest)
-    else:
-        run_script(options.rest[0], options.rest[1:])
+    try:
+        if options.module is not None:
+            run_module(options.module, options.rest)
+        else:
+            run_script(options.rest[0], options.rest[1:])
+    except Exception:
+        core.native_raise()  # a driver's error because of Ctrl-C: say that
+        raise
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Unmodified database drivers, written in C, under ``evergreen run --native``: against real servers.
 
 Each server is private: a temporary folder, a free port, started and stopped here. What is not
-installed is skipped: Debian's postgresql and mariadb-server; psycopg2 (or psycopg2-binary) and mysqlclient from PyPI.
+installed is skipped: Debian's postgresql and mariadb-server; psycopg2 (or psycopg2-binary) and mysqlclient
+from PyPI.
 """
 
 import glob

@@ -95,9 +95,12 @@ libc_next(void **known, const char *name)
 
 #define LIBC(name) ((__typeof__(libc_known.name))libc_next((void **)&libc_known.name, #name))
 
+static void core_leave(void);
+
 __attribute__((constructor)) static void
 libc_find(void)
 {
+    pthread_atfork(NULL, NULL, core_leave);
 #define LIBC_FIND(name, type, arguments) (void)LIBC(name);
     LIBC_FUNCTIONS(LIBC_FIND)
 #undef LIBC_FIND
@@ -163,6 +166,13 @@ evergreen_native_register(const EgNativeCore *given)
         excluded_bases[i] = given->excluded[i] ? base_of(given->excluded[i]) : NULL;
     __atomic_store_n(&core, given, __ATOMIC_RELEASE);
     return 0;
+}
+
+/* In a child that fork() made: the loops are the parent's until the core registers again. */
+static void
+core_leave(void)
+{
+    __atomic_store_n(&core, NULL, __ATOMIC_RELEASE);
 }
 
 /* ---- waiting -------------------------------------------------------------------------- */

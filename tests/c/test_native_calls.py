@@ -46,14 +46,36 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture
-def run(driver, tmp_path):
-    """Return a function that runs code with the driver; the code must end well, and quietly."""
+def run_child(driver, tmp_path):
+    """Return a function that runs code with the driver."""
 
     def run_native(code, *args):
         script = tmp_path / "script.py"
         script.write_text(PRELUDE + textwrap.dedent(code))
         command = [sys.executable, "-m", "evergreen", "run", "--native", script, driver, *args]
-        child = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+
+    return run_native
+
+
+@pytest.fixture
+def run_failing(run_child):
+    """Return a function that runs code that ends with an exception, and returns what it printed."""
+
+    def run_native(code):
+        child = run_child(code)
+        assert child.returncode != 0
+        return child.stderr
+
+    return run_native
+
+
+@pytest.fixture
+def run(run_child):
+    """Return a function that runs code with the driver; the code must end well, and quietly."""
+
+    def run_native(code, *args):
+        child = run_child(code, *args)
         assert (child.returncode, child.stderr) == (0, ""), child.stdout + child.stderr
         return child.stdout
 
@@ -703,6 +725,35 @@ def test_a_scope_whose_time_is_up_in_a_call_ends_as_anywhere_else(run):
         evergreen.spawn(main).result()
         """
     )
+
+
+def test_ctrl_c_reaches_a_main_program_that_waits_in_c_code(run):
+    run(
+        """
+        import signal
+        here, there = socket.socketpair()
+        evergreen.spawn(os.kill, os.getpid(), signal.SIGINT)
+        assert driver.poll_errno(there.fileno()) == errno.EINTR
+        try:
+            evergreen.sleep(0)
+        except KeyboardInterrupt:
+            sys.exit()
+        raise AssertionError("nothing was raised")
+        """
+    )
+
+
+def test_a_program_that_ends_by_a_drivers_error_because_of_ctrl_c_says_so(run_failing):
+    error = run_failing(
+        """
+        import signal
+        here, there = socket.socketpair()
+        evergreen.spawn(os.kill, os.getpid(), signal.SIGINT)
+        raise OSError(driver.poll_errno(there.fileno()), "the driver's error")
+        """
+    )
+    assert "the driver's error" in error
+    assert error.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_tasks_killed_in_c_code_leak_nothing(run):
