@@ -30,15 +30,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def find(*names):
+def find(name):
     """The path of a program, or skip."""
     folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
-    path = os.pathsep.join([os.environ.get("PATH", ""), *folders, "/usr/sbin", "/usr/local/sbin"])
-    for name in names:
-        found = shutil.which(name, path=path)
-        if found:
-            return found
-    pytest.skip(f"{names[0]} is not installed")
+    path = os.pathsep.join([*folders, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return shutil.which(name, path=path) or pytest.skip(f"{name} is not installed")
 
 
 def need_module(name):
@@ -55,7 +51,8 @@ def folder():
             nobody = pwd.getpwnam("nobody")
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
             user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        yield path, {"cwd": path, "stdin": subprocess.DEVNULL, **user}
+        env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # make asan's
+        yield path, {"cwd": path, "stdin": subprocess.DEVNULL, "env": env, **user}
 
 
 def run_server(command, log, options, ready):
@@ -93,7 +90,9 @@ def postgres(folder):
     command = [find("postgres"), "-D", data, "-p", str(port), "-k", path, "-F", "-c", "max_connections=50"]
     command += ["-c", "listen_addresses=127.0.0.1"]
     ask = [find("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    server = run_server(command, f"{path}/postgres.log", options, lambda: subprocess.run(ask).returncode == 0)
+    server = run_server(
+        command, f"{path}/postgres.log", options, lambda: subprocess.run(ask, **options).returncode == 0
+    )
     yield f"""
         import psycopg2
         NAP, ERROR = "pg_sleep", psycopg2.Error

@@ -583,6 +583,7 @@ def test_a_child_that_c_code_forks_blocks_natively(run):
 def test_a_child_of_os_fork_cooperates(run):
     out = run(
         """
+        patcher.unpatch()
         def child():
             tasks = [evergreen.spawn(driver.nap_by_usleep, 50) for _ in range(5)]
             for task in tasks:
