@@ -97,7 +97,7 @@ native_refuses(EgTask *me)
 
 /* AGAIN: the task may park, and native_leave() follows. Else nothing is left to do. */
 static EgNativeOutcome
-native_enter(EgNativeVisit *visit)
+native_enter(EgNativeVisit *visit, bool may_fail)
 {
     PyThreadState *here = PyGILState_GetThisThreadState();
     /* With subinterpreters one cannot tell here who has the GIL. */
@@ -119,7 +119,9 @@ native_enter(EgNativeVisit *visit)
         PyErr_Clear(); /* out of memory, most likely: it blocks, then */
     else if (me->state == EG_RUNNING) {
         visit->me = me;
-        outcome = native_refuses(me) ? EG_NATIVE_REFUSED : EG_NATIVE_AGAIN;
+        outcome = !may_fail && me->thrown          ? EG_NATIVE_PASS
+                  : may_fail && native_refuses(me) ? EG_NATIVE_REFUSED
+                                                   : EG_NATIVE_AGAIN;
     }
     if (outcome == EG_NATIVE_AGAIN) {
         visit->pending = me->thrown; /* ours now */
@@ -161,7 +163,7 @@ native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, int *set, uin
     EgNativeVisit visit;
     struct pollfd *real = NULL; /* those that count: a negative one is to be passed over */
     nfds_t nreal = 0;
-    EgNativeOutcome outcome = native_enter(&visit);
+    EgNativeOutcome outcome = native_enter(&visit, true);
     if (outcome != EG_NATIVE_AGAIN)
         return outcome;
     for (nfds_t i = 0; i < n; i++)
@@ -208,6 +210,23 @@ native_forget(int set)
     native_leave(&visit);
 }
 
+static void
+native_yield(void)
+{
+    EgNativeVisit visit;
+    if (native_enter(&visit, false) != EG_NATIVE_AGAIN)
+        return;
+    EgTask *me = eg_wait_begin();
+    if (!me)
+        PyErr_Clear(); /* it may not wait here, so it does not */
+    else if (eg_wait_yield(me) < 0) {
+        PyObject *exc = eg_task_take_exception();
+        eg_wait_interrupt(visit.me, exc); /* at its next wait, which is not this */
+        Py_DECREF(exc);
+    }
+    native_leave(&visit);
+}
+
 /* ---- jobs for native threads ------------------------------------------------------------------ */
 static const char native_job_name[] = "evergreen native job";
 
@@ -239,7 +258,7 @@ static EgNativeOutcome
 native_call(EgNativeCall call, EgNativeJob *job)
 {
     EgNativeVisit visit;
-    EgNativeOutcome outcome = native_enter(&visit);
+    EgNativeOutcome outcome = native_enter(&visit, true);
     if (outcome != EG_NATIVE_AGAIN)
         return outcome;
     PyObject *result = NULL, *function = NULL,
@@ -297,6 +316,7 @@ static EgNativeCore native_core = {
     .cooperates = native_cooperates,
     .wait = native_wait,
     .forget = native_forget,
+    .yield = native_yield,
     .call = native_call,
 };
 

@@ -39,6 +39,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+#define TURNS 64 /* calls, whether they wait or not, after which others get their turn */
 #define FOREVER UINT64_MAX
 #define SECOND UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
@@ -150,8 +151,16 @@ is_driver_known(const void *address)
 static bool
 caught(const void *caller)
 {
+    static THREAD_LOCAL unsigned turns;
     const EgNativeCore *known = __atomic_load_n(&core, __ATOMIC_ACQUIRE);
-    return known && !handlers && known->cooperates() && is_driver_known(caller);
+    if (!known || handlers || !known->cooperates() || !is_driver_known(caller))
+        return false;
+    if (++turns % TURNS == 0) {
+        int saved = errno;
+        known->yield();
+        errno = saved;
+    }
+    return true;
 }
 
 /* Whether the call that this stands in is a task's. */

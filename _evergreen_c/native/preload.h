@@ -16,11 +16,12 @@
 #define EG_NATIVE_REGISTER "evergreen_native_register"
 
 /* The calls that are interposed; also what status() and task dumps name. */
-#define EG_NATIVE_CALLS(X)                                                                         \
-    X(poll)                                                                                        \
-    X(ppoll)                                                                                       \
-    X(select) X(pselect) X(epoll_wait) X(recv) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) \
-        X(read) X(readv) X(write) X(writev) X(connect) X(accept) X(accept4) X(sleep) X(usleep)     \
+#define EG_NATIVE_CALLS(X)                                                                       \
+    X(poll)                                                                                      \
+    X(ppoll)                                                                                     \
+    X(select)                                                                                    \
+    X(pselect) X(epoll_wait) X(recv) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(read) \
+        X(readv) X(write) X(writev) X(connect) X(accept) X(accept4) X(sleep) X(usleep)           \
             X(nanosleep) X(clock_nanosleep) X(flock) X(getaddrinfo) X(pthread_mutex_lock)
 
 typedef enum {
@@ -67,6 +68,7 @@ typedef struct {
     EgNativeOutcome (*wait)(EgNativeCall, const struct pollfd *fds, nfds_t n, int *set,
                             uint64_t deadline);
     void (*forget)(int set);
+    void (*yield)(void); /* let other tasks run that are ready */
     /* Have a native thread run the job; AGAIN: it is done. */
     EgNativeOutcome (*call)(EgNativeCall, EgNativeJob *);
 } EgNativeCore;

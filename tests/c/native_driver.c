@@ -198,6 +198,16 @@ nap_by_select(long ms)
     return found ? found : (int)(limit.tv_sec + limit.tv_usec); /* nothing was left */
 }
 
+/* How many bytes were there, one by one. */
+int
+read_many(int fd, int n)
+{
+    int i = 0;
+    while (i < n && read_by_recv(fd) >= 0)
+        i++;
+    return i;
+}
+
 /* The number of an interrupted sleep's ms that were left. */
 long
 nap_rest(long ms)

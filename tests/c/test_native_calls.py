@@ -187,6 +187,26 @@ def test_waitall_waits_for_all(run):
     )
 
 
+def test_a_driver_whose_data_is_always_there_lets_others_run(run):
+    run(
+        """
+        here, there = socket.socketpair()
+        here.send(bytes(100_000))
+        turns = 0
+        def others():
+            global turns
+            while True:
+                evergreen.sleep(0)
+                turns += 1
+        other = evergreen.spawn(others)
+        assert evergreen.spawn(driver.read_many, there.fileno(), 100_000).result() == 100_000
+        assert turns > 100
+        assert native.status().caught == 0  # nothing had to be waited for
+        other.kill()
+        """
+    )
+
+
 # ---- waiting to write ------------------------------------------------------------------
 
 
