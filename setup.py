@@ -175,6 +175,16 @@ class BuildExtension(build_ext):
                     raise Missing(sentence, why)
 
 
+NATIVE_LIBRARY = [
+    Extension(
+        NATIVE,
+        sources=["_evergreen_c/native/preload.c"],
+        depends=["_evergreen_c/native/preload.h", "setup.py"],
+    )
+]
+if sys.platform != "linux":  # LD_PRELOAD is an affair of ELF
+    NATIVE_LIBRARY = []
+
 setup(
     cmdclass={"build_ext": BuildExtension},
     ext_modules=[
@@ -183,10 +193,6 @@ setup(
             sources=sorted(glob("_evergreen_c/*.c")),
             depends=sorted(glob("_evergreen_c/**/*.h", recursive=True)) + ["setup.py"],
         ),
-        Extension(
-            NATIVE,
-            sources=["_evergreen_c/native/preload.c"],
-            depends=["_evergreen_c/native/preload.h", "setup.py"],
-        ),
+        *NATIVE_LIBRARY,
     ],
 )

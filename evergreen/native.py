@@ -49,7 +49,7 @@ def status() -> Status:
 def library() -> str:
     """Return the path of the library to preload; FileNotFoundError if this build has none."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
-    path = Path(__file__).with_name("_native" + suffix)
+    path = Path(__file__).absolute().with_name("_native" + suffix)
     if not path.exists():
         raise FileNotFoundError(f"Evergreen was built without {path.name}: build it again")
     return str(path)

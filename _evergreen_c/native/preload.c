@@ -1150,7 +1150,8 @@ pthread_mutex_lock(pthread_mutex_t *mutex)
 
 /* ---- signal handlers ---------------------------------------------------------------------------------------- */
 /* A handler may run anywhere, also while its thread parks: nothing in it may wait for a task. So
- * each is called by handler_run(), and the program is shown its own. */
+ * each is called by handler_run(), and the program is shown its own. One that leaves by
+ * siglongjmp() leaves its thread to the C library. */
 #ifndef NSIG
 #define NSIG 65
 #endif

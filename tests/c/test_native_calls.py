@@ -537,6 +537,59 @@ def test_closing_the_descriptor_in_python_ends_the_wait(run):
     )
 
 
+def test_a_task_dump_names_the_call(run):
+    run(
+        """
+        here, there = socket.socketpair()
+        task = evergreen.spawn(driver.read_by_recv, there.fileno())
+        settle()
+        assert task.waiting[0] == "native recv"
+        here.send(b"x")
+        task.join()
+        """
+    )
+
+
+def test_what_waits_for_ever_and_for_nothing_is_a_deadlock(run):
+    run(
+        """
+        task = evergreen.spawn(libc.poll, None, 0, -1)
+        try:
+            task.join()
+        except evergreen.Deadlock as deadlock:
+            assert "native poll" in str(deadlock)
+        else:
+            raise AssertionError("it has ended")
+        task.kill()
+        task.join()
+        """
+    )
+
+
+def test_loops_of_several_threads_cooperate_each(run):
+    run(
+        """
+        def work(done):
+            loop = evergreen.EventLoop()
+            tasks = [evergreen.spawn(driver.nap_by_usleep, 100) for _ in range(20)]
+            for task in tasks:
+                task.join()
+            loop.destroy()
+            done.release()
+        start = time.monotonic()
+        original = patcher.original("_thread")
+        locks = [original.allocate_lock() for _ in range(3)]
+        for lock in locks:
+            lock.acquire()
+            original.start_new_thread(work, (lock,))
+        for lock in locks:
+            lock.acquire()
+        assert parked("usleep") == 60
+        assert time.monotonic() - start < 1.5  # 2 s if one thread's were one after the other
+        """
+    )
+
+
 # ---- whose calls go straight to libc ---------------------------------------------------
 
 
