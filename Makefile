@@ -10,7 +10,7 @@ ARGS =
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-C_FILES := $(wildcard _evergreen_c/*.[ch])
+C_FILES := $(wildcard _evergreen_c/*.[ch] _evergreen_c/native/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
@@ -147,5 +147,5 @@ clean:
 	rm -rf .venv .venv-dbg .venv-asan .tox build dist *.egg-info docs/_build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.chroot-sid -prune -o -name __pycache__ -exec rm -rf {} +
-	rm -f evergreen/_evergreen_c*.so
+	rm -f evergreen/_evergreen_c*.so evergreen/_native*.so
 	[ ! -e .chroot-sid ] || $$([ -w .chroot-sid ] || echo sudo) rm -rf .chroot-sid

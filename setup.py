@@ -1,5 +1,7 @@
 """Build `_evergreen_c/*.c` into `evergreen._evergreen_c`; everything else stands in pyproject.toml.
 
+The library that `evergreen run --native` preloads is built beside it, from `_evergreen_c/native/`.
+
 The environment chooses what kind of build it is:
 
 EVERGREEN_DEV=1       warnings are errors (the Makefile and tox set it)
@@ -43,6 +45,7 @@ NO_PYTHON_H = (
 NO_GREENLET = "greenlet 3.2 or newer, which the build needs, {why}: install it (pip install 'greenlet>=3.2')."
 
 
+NATIVE = "evergreen._native"  # a library to preload, not a module: evergreen/native.py
 SANITIZERS = ["-fsanitize=address,undefined"]
 
 
@@ -113,6 +116,12 @@ class BuildExtension(build_ext):
             self.check_toolchain(flags)
             flags += self.style_flags()
         for extension in self.extensions:
+            if extension.name == NATIVE:
+                # No fortified calls in what stands before them, and no sanitizer: it is loaded before theirs.
+                extension.extra_compile_args = [flag for flag in flags if flag not in SANITIZERS]
+                extension.extra_compile_args += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=0"]
+                extension.extra_link_args = ["-ldl"]
+                continue
             extension.extra_compile_args = flags
             extension.extra_link_args = uv_libs + (SANITIZERS if build_kind() == "sanitize" else [])
         self.compiler.compile = partial(self.compile, self.compiler.compile)
@@ -166,13 +175,24 @@ class BuildExtension(build_ext):
                     raise Missing(sentence, why)
 
 
+NATIVE_LIBRARY = [
+    Extension(
+        NATIVE,
+        sources=["_evergreen_c/native/preload.c"],
+        depends=["_evergreen_c/native/preload.h", "setup.py"],
+    )
+]
+if sys.platform != "linux":  # LD_PRELOAD is an affair of ELF
+    NATIVE_LIBRARY = []
+
 setup(
     cmdclass={"build_ext": BuildExtension},
     ext_modules=[
         Extension(
             "evergreen._evergreen_c",
             sources=sorted(glob("_evergreen_c/*.c")),
-            depends=sorted(glob("_evergreen_c/*.h")) + ["setup.py"],
-        )
+            depends=sorted(glob("_evergreen_c/**/*.h", recursive=True)) + ["setup.py"],
+        ),
+        *NATIVE_LIBRARY,
     ],
 )

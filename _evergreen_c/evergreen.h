@@ -401,6 +401,7 @@ struct EgTask {
     PyObject *context;                /* strong from start to end; NULL: none */
     PyObject *result;                 /* strong; when ended: value, or exception if failed */
     PyObject *thrown;                 /* strong; to be raised at its next wait, NULL: nothing */
+    PyObject *refused_for;            /* borrowed, never used: what they were refused for */
     PyObject *held;                   /* strong: list of what shields keep off; NULL: nothing */
     EgLater *later;                   /* what is thrown at it when nothing else is; or NULL */
     EgLater *coming;                  /* what *thrown* comes from, if from one of these */
@@ -415,6 +416,7 @@ struct EgTask {
     uint32_t number;
     uint16_t shields; /* entered and not left */
     uint8_t state, role;
+    uint8_t refused;    /* native calls that failed because of what is thrown: native.c */
     bool queued;        /* ready is on a ring or inbox */
     bool failed;        /* result is an exception */
     bool observed;      /* somebody took the exception */
@@ -902,6 +904,23 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+/* ---- patch_select.c ----------------------------------------------------------- */
+struct pollfd;
+/* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at
+ * first; eg_select_forget() it after the last wait. */
+int eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, unsigned long n, int *set,
+                   uint64_t deadline);
+void eg_select_forget(int set);
+
+/* ---- native.c: C code that blocks (evergreen run --native) -------------------- */
+void eg_native_open(void);   /* meet the preloaded library, if there is one */
+void eg_native_forked(void); /* in the child: its calls cooperate, too */
+/* The task comes out of foreign C code with an exception set: if a call there failed because of
+ * what was thrown at the task, that takes its place. */
+bool eg_native_refused(const EgTask *me); /* a call there has failed, and it is not met yet */
+void eg_native_meet(EgTask *me);
+PyObject *eg_native_raise(PyObject *module, PyObject *unused);
+PyObject *eg_native_status(PyObject *module, PyObject *unused);
 
 /* ---- patch_thread.c --------------------------------------------------------- */
 extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */

@@ -112,7 +112,8 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub)
         if (hub != eg_hub_here)
             fork_drop_hub(hub);
-    eg_state->hubs = eg_hub_here;
+    eg_state->hubs = eg_hub_here; /* the other threads, and their hubs, are not here */
+    eg_native_forked();
     if (eg_hub_here) {
         eg_hub_here->next_hub = NULL;
         if (fork_hub(eg_hub_here, PyObject_IsTrue(keep_tasks) == 1) < 0)

@@ -147,6 +147,12 @@ static PyMethodDef module_methods[] = {
     {"loop_here", module_loop_here, METH_NOARGS,
      PyDoc_STR("loop_here($module, /)\n--\n\n"
                "Return this thread's event loop, or None; make none.")},
+    {"native_raise", eg_native_raise, METH_NOARGS,
+     PyDoc_STR("native_raise($module, /)\n--\n\n"
+               "Raise what was thrown at the caller, if a native call failed because of it.")},
+    {"native_status", eg_native_status, METH_NOARGS,
+     PyDoc_STR("native_status($module, /)\n--\n\n"
+               "Return {name: how often a task parked in it} of libc's calls; None: no preload.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -349,6 +355,7 @@ module_exec(PyObject *module)
     eg_stack_setup();
     state->interpreter = PyInterpreterState_Get();
     eg_state = state;
+    eg_native_open();
     return 0;
 }
 

@@ -46,8 +46,8 @@ set_make(const struct pollfd *fds, nfds_t n)
     return set;
 }
 
-static void
-set_close(int set)
+void
+eg_select_forget(int set)
 {
     if (set < 0)
         return;
@@ -57,8 +57,9 @@ set_close(int set)
 
 /* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception.  *set is -1
  * or the set of an earlier call; the caller closes it in the end. */
-static int
-wait_for(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, int *set, uint64_t deadline)
+int
+eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, int *set,
+               uint64_t deadline)
 {
     EgTask *me;
     int status = -1, events = EG_READ;
@@ -206,7 +207,7 @@ select_wait(PyObject *const *lists, uint64_t deadline)
     if (selection_fill(&selection, lists) < 0)
         goto done;
     for (;;) {
-        int status = wait_for(&select_kind, selection.fds, selection.n, &set, deadline);
+        int status = eg_select_wait(&select_kind, selection.fds, selection.n, &set, deadline);
         if (status < 0)
             break;
         answer = selection_ask(&selection, status == 0);
@@ -214,7 +215,7 @@ select_wait(PyObject *const *lists, uint64_t deadline)
             break;
     }
 done:
-    set_close(set);
+    eg_select_forget(set);
     selection_clear(&selection);
     return answer;
 }
@@ -315,9 +316,9 @@ poll_wait(PyObject *self, uint64_t deadline)
     for (;;) {
         int set = -1;
         object->running = 1;
-        int status = wait_for(&poll_kind, object->fds, (nfds_t)object->n, &set, deadline);
+        int status = eg_select_wait(&poll_kind, object->fds, (nfds_t)object->n, &set, deadline);
         object->running = 0;
-        set_close(set);
+        eg_select_forget(set);
         if (status < 0) {
             if (!poll_was_closed())
                 return NULL;

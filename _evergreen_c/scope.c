@@ -106,12 +106,26 @@ scope_start(EgScope *self)
     return scope_arm(self, deadline);
 }
 
+/* Whether value came of C code that what this scope threw has ended: native.c. */
+static bool
+scope_refused(EgScope *self, PyObject *value)
+{
+    EgTask *task = self->task;
+    return value && value != Py_None && task && self->fired && task->thrown == scope_thrown(self)
+           && eg_native_refused(task);
+}
+
 /* Leave. 1: value is what this scope threw; 0: not; -1: it is, but it had hit the task on its way
  * farther out, and that goes on: exception set. */
 static int
 scope_leave(EgScope *self, PyObject *value)
 {
+    bool refused = scope_refused(self, value);
     scope_disarm(self);
+    if (EG_UNLIKELY(refused)) { /* as if it had been met there */
+        self->fired = true;
+        value = scope_thrown(self);
+    }
     EgTask *task = self->task; /* ours now */
     self->task = NULL;
     int caught = self->fired && value == scope_thrown(self);
@@ -508,9 +522,16 @@ timeout_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     PyObject *value = exit_value(args, n);
     if (!value)
         return NULL;
-    if (scope_leave((EgScope *)op, value) < 0)
-        return NULL;
-    return PyBool_FromLong(value == op && ((EgScope *)op)->exception == Py_False);
+    EgScope *self = (EgScope *)op;
+    PyObject *refused = scope_refused(self, value) ? Py_NewRef(scope_thrown(self)) : NULL;
+    int caught = scope_leave(self, value);
+    bool silent = self->exception == Py_False && (refused || value == op);
+    if (caught >= 0 && refused && !silent) {
+        PyErr_SetObject((PyObject *)Py_TYPE(refused), refused);
+        caught = -1;
+    }
+    Py_XDECREF(refused);
+    return caught < 0 ? NULL : PyBool_FromLong(silent);
 }
 
 static PyObject *

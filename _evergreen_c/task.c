@@ -326,8 +326,10 @@ eg_task_run(EgTask *self)
         result = task_call(self);
     }
     bool failed = !result;
-    if (failed)
+    if (failed) {
+        eg_native_meet(self);
         result = eg_task_take_exception();
+    }
     task_drop_call(self);
     if (PyContext_Exit(context) < 0)
         PyErr_WriteUnraisable((PyObject *)self);

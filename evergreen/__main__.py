@@ -10,7 +10,8 @@ import sys
 from types import ModuleType
 
 import evergreen
-from evergreen import patcher
+from evergreen import _evergreen_c as core
+from evergreen import native, patcher
 
 _DESCRIPTION = "Run Python programs whose blocking calls cooperate: threads become tasks."
 
@@ -22,7 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="patch the standard library, then run a script or a module",
-        usage="evergreen run [-m MODULE | SCRIPT] [ARG ...]",
+        usage="evergreen run [--native] [-m MODULE | SCRIPT] [ARG ...]",
+    )
+    run.add_argument(
+        "--native",
+        action="store_true",
+        help="have C extensions cooperate that wait in the C library, such as database drivers",
     )
     run.add_argument("-m", dest="module", metavar="MODULE", help="run a module, as python -m does")
     run.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARG", help="what the program sees")
@@ -76,11 +82,20 @@ def main(argv: list[str] | None = None) -> None:
         sys.path.pop(0)
         if found is None:
             parser.error(f"no module named {options.module}")
+    if options.native:
+        try:
+            native.restart(argv)
+        except RuntimeError as exc:
+            parser.error(f"--native: {exc}")
     patcher.patch()
-    if options.module is not None:
-        run_module(options.module, options.rest)
-    else:
-        run_script(options.rest[0], options.rest[1:])
+    try:
+        if options.module is not None:
+            run_module(options.module, options.rest)
+        else:
+            run_script(options.rest[0], options.rest[1:])
+    except Exception:
+        core.native_raise()  # a driver's error because of Ctrl-C: say that
+        raise
 
 
 if __name__ == "__main__":

@@ -321,6 +321,13 @@ def _wait_for_lock(
     return True
 
 
+def native_call(name: str, run: Callable[[], None]) -> bool:
+    """Run one of libc's calls, which C code made, in a native thread while the task waits."""
+    lane = _threads.dns if name == "getaddrinfo" else _threads.slow
+    lane.run(run, (), {})
+    return True
+
+
 def forget_thread(ident: int) -> None:
     """Drop the stand-in that `threading` made for a task that asked which thread it is."""
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
