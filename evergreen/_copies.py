@@ -82,7 +82,7 @@ def stand_in(name: str, make: Callable[..., Any], methods: Mapping[str, Any]) ->
     """A class whose instances stand around those that *make* makes, with these methods in place of theirs."""
 
     def enclose(cls: type, inside: Any) -> Any:
-        self = object.__new__(cls)
+        self: Any = object.__new__(cls)
         object.__setattr__(self, "_inside", inside)
         return self
 
@@ -111,7 +111,9 @@ def stand_in(name: str, make: Callable[..., Any], methods: Mapping[str, Any]) ->
 def builtins_with(instead: Callable[[str], ModuleType | None]) -> dict[str, Any]:
     """Builtins whose import statement takes the modules that *instead* gives, and others as ever."""
 
-    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    def import_(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
         module = instead(name) if level == 0 else None
         return module or builtins.__import__(name, globals, locals, fromlist, level)
 
@@ -121,7 +123,7 @@ def builtins_with(instead: Callable[[str], ModuleType | None]) -> dict[str, Any]
 def execute(name: str, namespace: dict[str, Any], instead: Callable[[str], ModuleType | None]) -> bool:
     """Execute a module of the standard library once more, in *namespace*; False: it has no Python code.
 
-    Its exceptions and enumerations are then the standard library's own.  ImportError: there is no such module.
+    Its exceptions and enumerations are the standard library's own.  ImportError: there is no such module.
     """
     real = importlib.import_module(name)
     spec = importlib.util.find_spec(name)
@@ -129,7 +131,9 @@ def execute(name: str, namespace: dict[str, Any], instead: Callable[[str], Modul
     if code is None:
         return False
     own = namespace["__name__"]
-    namespace |= {key: real.__dict__[key] for key in ("__file__", "__package__", "__path__") if hasattr(real, key)}
+    namespace |= {
+        key: real.__dict__[key] for key in ("__file__", "__package__", "__path__") if hasattr(real, key)
+    }
     namespace["__builtins__"] = builtins_with(instead)
     exec(code, namespace)
     namespace["__name__"] = own
