@@ -100,7 +100,8 @@ static PyObject *
 event_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     /* A subclass may have an __init__() that takes some. */
-    if (type == eg_state->event_type && (PyTuple_GET_SIZE(args) || kwargs)) {
+    if (type == eg_state->event_type
+        && (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs)))) {
         PyErr_SetString(PyExc_TypeError, "Event() takes no arguments");
         return NULL;
     }

@@ -788,6 +788,7 @@ typedef struct {
     PyCFunction original; /* what stood there */
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
     PyObject *native;     /* strong: a callable that is never swapped; NULL: not made yet */
+    PyObject *ours;       /* strong: one that is always the replacement; NULL: not made yet */
     bool applied;
     bool wanted; /* to be applied when its module is imported */
 } EgPatch;
@@ -836,6 +837,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                     \
                                  NULL,                                                     \
                                  NULL,                                                     \
+                                 NULL,                                                     \
                                  false,                                                    \
                                  false}
 
@@ -865,6 +867,7 @@ int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *eg_patch_ours(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_socket.c: what other patches need of it ---------------------------- */
 typedef struct {

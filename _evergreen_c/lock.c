@@ -382,7 +382,8 @@ static PyObject *
 lock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     /* A subclass may have an __init__() that takes some. */
-    if (type == eg_state->lock_type && (PyTuple_GET_SIZE(args) || kwargs)) {
+    if (type == eg_state->lock_type
+        && (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs)))) {
         PyErr_SetString(PyExc_TypeError, "Lock() takes no arguments");
         return NULL;
     }
@@ -676,7 +677,8 @@ eg_lock_retake(PyObject *lock, Py_ssize_t count)
 static PyObject *
 rlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    if (type == eg_state->rlock_type && (PyTuple_GET_SIZE(args) || kwargs)) {
+    if (type == eg_state->rlock_type
+        && (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs)))) {
         PyErr_SetString(PyExc_TypeError, "RLock() takes no arguments");
         return NULL;
     }

@@ -127,6 +127,9 @@ static PyMethodDef module_methods[] = {
     {"patch_native", EG_METHOD(eg_patch_native), METH_FASTCALL,
      PyDoc_STR("patch_native($module, owner, name, /)\n--\n\n"
                "Return the function itself, which is never swapped; None: there is none.")},
+    {"patch_ours", EG_METHOD(eg_patch_ours), METH_FASTCALL,
+     PyDoc_STR("patch_ours($module, owner, name, /)\n--\n\n"
+               "Return a function that cooperates whatever is patched; None: there is none.")},
     {"thread_follow", eg_thread_follow, METH_O,
      PyDoc_STR("thread_follow($module, on, /)\n--\n\n"
                "Have thread-local data follow tasks from now on, or not.")},

@@ -372,33 +372,54 @@ eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n)
     return PyBool_FromLong(patch->applied);
 }
 
+/* A callable like the one that stands there, whose table entry is of its own. *kept has it from
+ * then on; NULL: exception. */
+static PyObject *
+patch_callable(const EgPatch *patch, PyObject **kept, PyCFunction meth)
+{
+    if (*kept)
+        return Py_NewRef(*kept);
+    PyMethodDef *def = PyMem_Malloc(sizeof *def); /* lives as long as the process */
+    if (!def)
+        return PyErr_NoMemory();
+    *def = *patch->def;
+    def->ml_meth = meth;
+    if (patch->type)
+        *kept = PyDescr_NewMethod(patch->type, def);
+    else {
+        PyObject *owner = patch_owner(patch->owner);
+        if (owner)
+            *kept = PyCFunction_NewEx(def, owner, NULL);
+        Py_XDECREF(owner);
+    }
+    return Py_XNewRef(*kept);
+}
+
 /* patch_native(owner, name) -> a function or method descriptor that is never swapped, or None */
 PyObject *
 eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
     (void)module;
     EgPatch *patch = patch_lookup("patch_native", args, n, 2);
-    if (!patch) {
-        if (PyErr_Occurred())
-            return NULL;
-        Py_RETURN_NONE;
-    }
-    if (!patch->native) {
-        PyMethodDef *def = PyMem_Malloc(sizeof *def); /* lives as long as the process */
-        if (!def)
-            return PyErr_NoMemory();
-        *def = *patch->def;
-        def->ml_meth = patch->original;
-        if (patch->type)
-            patch->native = PyDescr_NewMethod(patch->type, def);
-        else {
-            PyObject *owner = patch_owner(patch->owner);
-            if (owner)
-                patch->native = PyCFunction_NewEx(def, owner, NULL);
-            Py_XDECREF(owner);
-        }
-    }
-    return Py_XNewRef(patch->native);
+    if (patch)
+        return patch_callable(patch, &patch->native, patch->original);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* patch_ours(owner, name) -> one that always is the replacement, or None */
+PyObject *
+eg_patch_ours(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    EgPatch *patch = patch_lookup("patch_ours", args, n, 2);
+    PyCFunction door = patch ? patch_door(patch, patch->def->ml_flags) : NULL;
+    if (door)
+        return patch_callable(patch, &patch->ours, door);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* patch_list() -> [(group, owner, name, applied)] */

@@ -185,6 +185,8 @@ socket_finalize(PyObject *self)
     socket_finalizer(self);
 }
 
+static EgPatch socket_close_patch;
+
 /* Whether we are told before this socket's descriptor is closed.  The finaliser is a slot
  * that types have copied from their base when they were made, so it is replaced in each
  * type when it first waits; a type with a __del__ of its own stays as it is. */
@@ -192,12 +194,12 @@ bool
 eg_socket_is_owned(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (EG_LIKELY(type->tp_finalize == socket_finalize))
-        return true;
-    if (socket_layout != DIRECT || type->tp_finalize != socket_finalizer)
-        return false;
-    type->tp_finalize = socket_finalize;
-    return true;
+    if (EG_UNLIKELY(type->tp_finalize != socket_finalize)) {
+        if (socket_layout != DIRECT || type->tp_finalize != socket_finalizer)
+            return false;
+        type->tp_finalize = socket_finalize;
+    }
+    return socket_close_patch.applied; /* or, with evergreen.lib, native calls may close it, too */
 }
 
 static bool
@@ -1128,7 +1130,7 @@ socket_resolve(PyObject *self, PyObject *address)
                          : Py_NewRef(host);
     PyObject *module = PyImport_ImportModule("_socket");
     if (!module || !name || !family
-        || !(found = PyObject_CallMethod(module, "getaddrinfo", "OOO", name, Py_None, family))
+        || !(found = socket_getaddrinfo(module, (PyObject *[]){name, Py_None, family}, 3, NULL))
         || !(resolved = PyTuple_New(PyTuple_GET_SIZE(address))))
         goto done;
     PyObject *first = PyTuple_GET_ITEM(PyList_GET_ITEM(found, 0), 4); /* borrowed from found */

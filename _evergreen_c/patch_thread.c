@@ -475,6 +475,8 @@ thread_bind_handle(PyObject *handle, EgTask *task)
     }
     if (!thread_handles && !(thread_handles = PyDict_New()))
         return -1;
+    if (!thread_process) /* of evergreen.lib.threading, and nothing is patched */
+        eg_thread_after_fork();
     if (type->tp_dealloc != thread_handle_dealloc) {
         thread_handle_dealloc_native = type->tp_dealloc;
         type->tp_dealloc = thread_handle_dealloc;
@@ -622,7 +624,7 @@ EG_PATCH(thread_main_ident, "_thread", "_get_main_thread_ident", "thread");
 static PyObject *
 thread_main_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    if (!eg_hub_cooperates() || thread_process == getpid())
+    if (!eg_hub_cooperates() || !thread_process || thread_process == getpid())
         return eg_patch_call_original(&thread_main_ident_patch, self, args, n, kwnames);
     return PyLong_FromUnsignedLong(eg_thread_ident());
 }

@@ -328,11 +328,14 @@ def native_call(name: str, run: Callable[[], None]) -> bool:
     return True
 
 
+threading_modules: list[Any] = [threading]  # and `evergreen.lib.threading`
+
+
 def forget_thread(ident: int) -> None:
     """Drop the stand-in that `threading` made for a task that asked which thread it is."""
-    thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    if isinstance(thread, threading._DummyThread):
-        threading._active.pop(ident, None)  # type: ignore[attr-defined]
+    for module in threading_modules:
+        if isinstance(module._active.get(ident), module._DummyThread):
+            module._active.pop(ident, None)
 
 
 # ---- files -----------------------------------------------------------------------------------------

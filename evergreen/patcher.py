@@ -13,11 +13,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from evergreen import _evergreen_c as core
+from evergreen._copies import c_module, execute, wait_for_tstate_lock
 
 __all__ = ["Finding", "audit", "import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
 
@@ -89,24 +89,11 @@ def _follow() -> None:
     on = is_patched("_thread")
     core.thread_follow(on)
     if _NATIVE_JOIN is not None:
-        threading.Thread._wait_for_tstate_lock = _join if on else _NATIVE_JOIN  # type: ignore[attr-defined]
+        threading.Thread._wait_for_tstate_lock = wait_for_tstate_lock if on else _NATIVE_JOIN  # type: ignore[attr-defined]
 
 
 # 3.12 and before: how a Thread waits for its end.
 _NATIVE_JOIN = getattr(threading.Thread, "_wait_for_tstate_lock", None)
-
-
-def _join(thread: Any, block: bool = True, timeout: float = -1) -> None:
-    """What Thread.join() and is_alive() do, without two guesses that are wrong for tasks.
-
-    The original takes a thread for ended when its own wait is interrupted (bpo-45274), and expects
-    that nobody has the lock when it has released it, but then the next who joins has it.
-    """
-    lock = thread._tstate_lock
-    if lock is not None and lock.acquire(block, timeout):
-        lock.release()
-        thread._tstate_lock = None
-        thread._stop()
 
 
 @contextmanager
@@ -216,58 +203,14 @@ _STANDS_ON = {
 def original(name: str) -> ModuleType:
     """Return a module like the one of this name whose calls block natively, whatever is patched."""
     if name not in _originals:
-        native = {owner for _, owner, _, _ in core.patch_list()}
-        if name in {owner.partition(".")[0] for owner in native}:
-            _originals[name] = _native_c_module(name)
+        if name in {owner.partition(".")[0] for _, owner, _, _ in core.patch_list()}:
+            module = c_module(name, core.patch_native)
+            if name == "_thread":
+                _use_native_locks(module)
         else:
-            _originals[name] = _native_python_module(name)
+            module = _native_python_module(name)
+        _originals.setdefault(name, module)
     return _originals[name]
-
-
-def _native_c_module(name: str) -> ModuleType:
-    """A copy of a C module with every replaceable function, and method, as it came."""
-    real = importlib.import_module(name)
-    copy = ModuleType(name, real.__doc__)
-    copy.__dict__.update(real.__dict__)
-    types: dict[str, dict[str, Any]] = {}
-    for _, owner, function, _ in core.patch_list():
-        module, _, attribute = owner.partition(".")
-        native = core.patch_native(owner, function) if module == name else None
-        if native is None:
-            continue
-        if attribute:
-            types.setdefault(attribute, {})[function] = native
-        else:
-            setattr(copy, function, native)
-    for attribute, methods in types.items():
-        base = getattr(real, attribute, None)
-        if isinstance(base, type) and base.__flags__ & (1 << 10):  # Py_TPFLAGS_BASETYPE
-            namespace = {**methods, "__module__": name, "__slots__": ()}
-            setattr(copy, attribute, type(base.__name__, (base,), namespace))
-        elif name == "select":
-            make = attribute.removesuffix("()")
-            setattr(copy, make, partial(_NativePoll, getattr(real, make), methods))
-    if name == "_thread":
-        _use_native_locks(copy)
-    return copy
-
-
-class _NativePoll:
-    """A poll or epoll object that blocks its thread: these types take no subclasses either."""
-
-    def __init__(self, make: Any, methods: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        self._poll = make(*args, **kwargs)
-        for name, method in methods.items():
-            setattr(self, name, partial(method, self._poll))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._poll, name)
-
-    def __enter__(self) -> _NativePoll:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 class _NativeLock:
@@ -321,17 +264,15 @@ def _use_native_locks(module: ModuleType) -> None:
 
 def _native_python_module(name: str) -> ModuleType:
     """A second copy of a Python module, made with native C modules beneath it."""
+    module = ModuleType(f"evergreen.original.{name}")
     beneath = {below: original(below) for below in _STANDS_ON.get(name, ())}
-    saved = {key: sys.modules.pop(key, None) for key in (*beneath, name)}
+    sys.modules[module.__name__] = module  # enumerations look for it there while they are made
     try:
-        sys.modules.update(beneath)
-        module = importlib.import_module(name)
-        if hasattr(module, "_shutdown_locks"):  # 3.12 and before: the process waits for these threads too
-            module._shutdown_locks = threading._shutdown_locks  # type: ignore[attr-defined]
-        return module
+        if not execute(name, module.__dict__, beneath.get):
+            return importlib.import_module(name)  # written in C, and without a call that is patched
     finally:
-        for key, before in saved.items():
-            if before is None:
-                sys.modules.pop(key, None)
-            else:
-                sys.modules[key] = before
+        sys.modules.pop(module.__name__, None)
+    module.__name__ = name
+    if hasattr(module, "_shutdown_locks"):  # 3.12 and before: the process waits for these threads too
+        module._shutdown_locks = threading._shutdown_locks  # type: ignore[attr-defined]
+    return module

@@ -1,0 +1,3 @@
+from queue import *  # noqa: F403
+
+from evergreen.queue import ShutDown as ShutDown

@@ -1,0 +1,1 @@
+from selectors import *  # noqa: F403

@@ -1,0 +1,1 @@
+from ssl import *  # noqa: F403
