@@ -1004,12 +1004,11 @@ static const char *
 host_text(PyObject *host, Py_ssize_t *size)
 {
     const char *text = NULL;
+    char *bytes = NULL;
     if (PyUnicode_Check(host))
         text = PyUnicode_AsUTF8AndSize(host, size);
-    else if (PyBytes_Check(host)) {
-        text = PyBytes_AS_STRING(host);
-        *size = PyBytes_GET_SIZE(host);
-    }
+    else if (PyBytes_Check(host) && PyBytes_AsStringAndSize(host, &bytes, size) == 0)
+        text = bytes;
     if (!text)
         PyErr_Clear();
     return text;
