@@ -1007,7 +1007,8 @@ def test_a_queue_gives_back_the_memory_of_many_items(hub):
 
 
 def test_a_killed_child_of_fork_does_not_take_items_for_dead_waiters():
-    out = output_of("""
+    out = output_of(
+        """
         import os, threading
         from evergreen import sleep, spawn
         from evergreen.queue import Queue
@@ -1027,5 +1028,7 @@ def test_a_killed_child_of_fork_does_not_take_items_for_dead_waiters():
         queue.put(2)
         thread.join()
         sleep(0.001)
-    """)
+    """,
+        options=("-W", "ignore::DeprecationWarning"),  # Python warns of forks beside threads
+    )
     assert out == "1\n"

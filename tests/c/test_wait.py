@@ -15,9 +15,11 @@ import pytest
 from helpers import in_thread, pass_time, settle
 from hypothesis import strategies as st
 
-from evergreen import Channel, EventLoop, Task, TaskExit, _policy, sleep, spawn
+from evergreen import Channel, EventLoop, Task, TaskExit, TaskGroup, _policy, sleep, spawn, wait
 from evergreen import _evergreen_c as core
 from evergreen.event import Event
+from evergreen.locks import Barrier, Condition, Lock, RLock, Semaphore
+from evergreen.queue import Empty, Full, PriorityQueue, Queue
 from evergreen.timeout import Timeout
 
 races = hypothesis.settings(
@@ -208,8 +210,177 @@ class Offload(Kind):
             sleep(0.001)
 
 
+class Acquire(Kind):
+    """Afterwards the lock is free, whoever got it."""
+
+    def __init__(self):
+        self.lock = Lock()
+        self.lock.acquire()
+        self.taken = True
+
+    def wait(self):
+        assert self.lock.acquire() is True
+        self.lock.release()
+
+    def wait_until(self, seconds):
+        return self.lock.acquire(timeout=max(seconds, 0)) and (self.lock.release() or True)
+
+    def deliver(self):
+        if self.taken:
+            self.taken = False
+            self.lock.release()
+
+    def close(self):
+        settle()
+        self.deliver()
+        assert self.lock.acquire(False)
+
+
+class AcquireSemaphore(Acquire):
+    def __init__(self):
+        self.lock = Semaphore(0)
+        self.taken = True
+
+
+class AcquireR(Acquire):
+    def __init__(self):
+        self.lock = RLock()
+        in_thread(self.lock.acquire)  # a thread that has ended keeps it
+        self.taken = True
+
+    def deliver(self):
+        if self.taken:
+            self.taken = False
+            self.lock._at_fork_reinit()  # which passes it on
+
+
+class Get(Kind):
+    """Afterwards what was not got is still there."""
+
+    kind = Queue
+
+    def __init__(self):
+        self.queue = self.kind()
+        self.put, self.got = [], []
+
+    def wait(self):
+        self.got.append(self.queue.get())
+
+    def wait_until(self, seconds):
+        try:
+            self.got.append(self.queue.get(timeout=max(seconds, 0)))
+            return True
+        except Empty:
+            return False
+
+    def deliver(self):
+        self.put.append(len(self.put))
+        self.queue.put(self.put[-1])
+
+    def close(self):
+        while not self.queue.empty():
+            self.got.append(self.queue.get_nowait())
+        assert sorted(self.got) == self.put
+
+
+class GetPriority(Get):
+    kind = PriorityQueue
+
+
+class Put(Kind):
+    def __init__(self):
+        self.queue = Queue(1)
+        self.queue.put("first")
+
+    def wait(self):
+        self.queue.put("second")
+
+    def wait_until(self, seconds):
+        try:
+            self.queue.put("second", timeout=max(seconds, 0))
+            return True
+        except Full:
+            return False
+
+    def deliver(self):
+        if self.queue.qsize():
+            self.queue.get()
+
+
+class JoinQueue(Kind):
+    def __init__(self):
+        self.queue = Queue()
+        self.queue.put(1)
+
+    def wait(self):
+        self.queue.join()
+
+    def deliver(self):
+        if self.queue.unfinished_tasks:
+            self.queue.task_done()
+
+
+class WaitForCondition(Kind):
+    def __init__(self):
+        self.condition = Condition()
+        self.ready = False
+
+    def wait(self):
+        with self.condition:
+            assert self.condition.wait_for(lambda: self.ready) is True
+
+    def wait_until(self, seconds):
+        with self.condition:
+            return self.ready or self.condition.wait(seconds)
+
+    def deliver(self):
+        self.ready = True
+        assert self.condition.acquire(False)  # whoever waits has given it up
+        self.condition.notify_all()
+        self.condition.release()
+
+    def close(self):
+        assert self.condition.acquire(False)
+
+
+class WaitForBarrier(Kind):
+    def __init__(self):
+        self.barrier = Barrier(2)
+        self.others = []
+
+    def wait(self):
+        self.barrier.wait()
+
+    def deliver(self):
+        self.others.append(spawn(self.barrier.wait))
+        settle()
+
+    def close(self):
+        for other in self.others:
+            other.kill()
+        settle()
+        assert self.barrier.n_waiting == 0
+
+
+class EndOfGroup(Join):
+    def wait(self):
+        with TaskGroup() as group:
+            group.spawn(self.gate.wait)
+
+
+class Watching(WaitForEvent):
+    def wait(self):
+        assert wait([Event(), self.event], 1) == [self.event]
+
+    def wait_until(self, seconds):
+        return bool(wait([Event(), self.event], 1, seconds))
+
+
 KINDS = [Sleep, WaitForEvent, Join, Result, Receive, Send, Readable, Writable, Either, Switch, Offload]
+KINDS += [Acquire, AcquireR, AcquireSemaphore, Get, GetPriority, Put, JoinQueue, WaitForCondition]
+KINDS += [WaitForBarrier, EndOfGroup, Watching]
 BOUNDED = [WaitForEvent, Join, Result, Readable, Writable]
+BOUNDED += [Acquire, AcquireR, AcquireSemaphore, Get, GetPriority, Put, WaitForCondition, Watching]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__.lower())
