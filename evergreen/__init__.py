@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import functools
 import os as _os
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
 
 from evergreen import _policy
 from evergreen._evergreen_c import (
@@ -79,8 +77,13 @@ __all__ = [
 
 __version__ = "0.3.0.dev0"
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+TYPE_CHECKING = False  # as in module typing, whose import takes longer than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
 
 
 class _Current:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import copy_context
-from typing import ParamSpec, TypeVar
 
 from evergreen import _evergreen_c as core
 from evergreen import _threads
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+TYPE_CHECKING = False  # as in module typing, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
 
 
 def offload(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:

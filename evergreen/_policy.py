@@ -6,18 +6,15 @@ here is public.  None of it runs on a hot path.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum
 import atexit
 import fcntl
 import gc
 import os
-import signal
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import namedtuple
 from functools import partial
-from types import FrameType
-from typing import Any, NamedTuple, NoReturn
 
 from evergreen import _evergreen_c as core
 from evergreen import _threads
@@ -25,14 +22,22 @@ from evergreen import _threads
 # ---- exceptions nobody observes ------------------------------------------------------------
 
 
-class ExceptHookArgs(NamedTuple):
-    """What an `EventLoop.excepthook` is called with; the fields of `sys.unraisablehook`'s argument."""
+TYPE_CHECKING = False  # as in module typing; that, signal and traceback are imported when they are needed
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
+    from typing import Any, NamedTuple, NoReturn
 
-    exc_type: type[BaseException]
-    exc_value: BaseException
-    exc_traceback: Any
-    err_msg: str
-    object: Any
+    class ExceptHookArgs(NamedTuple):
+        """What an `EventLoop.excepthook` is called with; the fields of `sys.unraisablehook`'s argument."""
+
+        exc_type: type[BaseException]
+        exc_value: BaseException
+        exc_traceback: Any
+        err_msg: str
+        object: Any
+else:
+    ExceptHookArgs = namedtuple("ExceptHookArgs", "exc_type exc_value exc_traceback err_msg object")
 
 
 def report(loop: core.EventLoop | None, what: str, source: object, exc: BaseException) -> None:
@@ -49,6 +54,8 @@ def report(loop: core.EventLoop | None, what: str, source: object, exc: BaseExce
 
 def print_exception(args: ExceptHookArgs) -> None:
     """The default excepthook: the traceback, headed by whose it is, on ``sys.stderr``."""
+    import traceback
+
     stream = sys.stderr
     if stream is None:
         return
@@ -81,6 +88,8 @@ def describe(task: core.Task) -> str:
         lines[0] += f" waits for {kind}{of} since {seconds:.3f} s"
     frame = getattr(task.greenlet, "gr_frame", None)
     if frame is not None:
+        import traceback
+
         lines += [line.rstrip() for line in traceback.format_stack(frame, limit=10)]
     return "\n".join(lines)
 
@@ -89,9 +98,9 @@ def _a_signal_may_come() -> bool:
     """Whether the program handles a signal in Python, other than by KeyboardInterrupt."""
     if threading.get_ident() != threading.main_thread().ident:
         return False
-    for signum in signal.valid_signals():
-        handler = signal.getsignal(signum)
-        if callable(handler) and handler is not signal.default_int_handler:
+    for signum in _signal.valid_signals():
+        handler = _signal.getsignal(signum)
+        if callable(handler) and handler is not _signal.default_int_handler:
             return True
     return False
 
@@ -122,7 +131,7 @@ def leave_child(exc: BaseException | None) -> NoReturn:
         if isinstance(exc.code, str) and sys.stderr is not None:
             sys.stderr.write(exc.code + "\n")
     elif isinstance(exc, KeyboardInterrupt):
-        code = 128 + signal.SIGINT
+        code = 128 + _signal.SIGINT
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -158,6 +167,8 @@ class SignalHandler:
                 _restore(self._signum)
 
     def __repr__(self) -> str:
+        import signal
+
         return f"<SignalHandler {signal.Signals(self._signum).name} {self._handler!r}>"
 
 
@@ -168,15 +179,15 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
 
 def _restore(signum: int) -> None:
     before, _ = _signal_handlers.pop(signum)
-    if signal.getsignal(signum) is _on_signal:
-        signal.signal(signum, before if before is not None else signal.SIG_DFL)
+    if _signal.getsignal(signum) is _on_signal:
+        _signal.signal(signum, before if before is not None else _signal.SIG_DFL)
 
 
 def _check_signum(signum: object) -> int:
     if not isinstance(signum, int):
         raise TypeError(f"sig must be an int, not {signum!r}")
-    if not 1 <= signum < signal.NSIG:
-        raise ValueError(f"sig {signum} out of range(1, {signal.NSIG})")
+    if not 1 <= signum < _signal.NSIG:
+        raise ValueError(f"sig {signum} out of range(1, {_signal.NSIG})")
     return int(signum)
 
 
@@ -185,7 +196,7 @@ def add_signal_handler(loop: core.EventLoop, sig: object, handler: core.Watcher)
     signum = _check_signum(sig)
     if signum not in _signal_handlers:
         try:
-            before = signal.signal(signum, _on_signal)
+            before = _signal.signal(signum, _on_signal)
         except (OSError, ValueError) as exc:
             raise RuntimeError(f"signal {signum} cannot be handled here: {exc}") from None
         _signal_handlers[signum] = (before, [])

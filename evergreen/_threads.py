@@ -10,10 +10,13 @@ Python: ``_evergreen_c/work.c``.)
 from __future__ import annotations
 
 from _queue import Empty, SimpleQueue
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from evergreen import _evergreen_c as core
+
+TYPE_CHECKING = False  # as in module typing, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 IDLE_SECONDS = 10.0  # how long a thread waits for more work before it ends
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
 
 from evergreen._evergreen_c import Channel, Event, Queue, RLock, Semaphore, Task, Watch
+
+TYPE_CHECKING = False  # as in module typing, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 _WATCHED = (Task, Event, Semaphore, RLock, Queue, Channel)
 
