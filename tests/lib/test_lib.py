@@ -90,7 +90,10 @@ def test_all_may_be_imported_at_once():
 
 @pytest.mark.parametrize("first", ["patch", "lib"])
 def test_patching_before_or_after_makes_no_difference(first):
-    patch, lib = "from evergreen import patcher; patcher.patch()", "from evergreen.lib import socket, threading"
+    patch, lib = (
+        "from evergreen import patcher; patcher.patch()",
+        "from evergreen.lib import socket, threading",
+    )
     out = output_of(
         f"""
         {patch if first == "patch" else lib}
