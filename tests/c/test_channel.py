@@ -232,3 +232,12 @@ def test_a_pipeline_of_a_hundred_tasks(hub):
 
     spawn(feed)
     assert list(channels[-1]) == [value + 100 for value in range(10)]
+
+
+def test_empty_keyword_arguments_are_none(hub):
+    nothing = {}
+    task = spawn(Channel(*(), **nothing).receive)
+    settle()
+    assert task.is_alive()
+    task.kill()
+    task.join()

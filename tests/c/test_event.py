@@ -153,3 +153,8 @@ def test_a_waiter_that_sets_it_again_wakes_the_next(hub):
     for task in tasks:
         task.join()
     assert order == list(range(5))
+
+
+def test_empty_keyword_arguments_are_none(hub):
+    nothing = {}
+    assert not Event(*(), **nothing).is_set()
