@@ -510,6 +510,63 @@ def test_the_original_of_a_module_that_does_not_exist_is_an_import_error():
         patcher.original("no_such_module")
 
 
+@pytest.mark.parametrize("name", ["socket", "queue", "threading", "subprocess"])
+def test_exceptions_and_enumerations_of_an_original_are_the_standard_library_s(name):
+    import subprocess  # noqa: F401
+
+    original, standard = patcher.original(name), sys.modules[name]
+    shared = {"socket": ["timeout", "gaierror", "AF_INET", "AddressFamily"], "queue": ["Empty", "Full"]}
+    shared |= {"threading": ["BrokenBarrierError"], "subprocess": ["TimeoutExpired", "SubprocessError"]}
+    assert all(getattr(original, each) is getattr(standard, each) for each in shared[name])
+
+
+def test_making_an_original_changes_nothing_in_the_standard_module():
+    before = dict(vars(socket))
+    patcher._originals.pop("socket", None)
+    patcher.original("socket")
+    assert all(value is before[name] for name, value in vars(socket).items())
+
+
+def test_the_original_of_a_module_in_c_that_is_never_patched_is_that_module():
+    import math
+
+    assert patcher.original("math") is math
+
+
+# ---- patch_ours -----------------------------------------------------------------------------
+
+
+def test_a_function_of_ours_cooperates_whatever_is_patched():
+    sleep = core.patch_ours("time", "sleep")
+    assert sleep is core.patch_ours("time", "sleep")
+    assert sleep is not time.sleep
+    for on in (False, True, False):
+        patcher.patch() if on else patcher.unpatch()
+        assert lets_others_run(sleep, 0.001)
+        assert lets_others_run(time.sleep, 0.001) is on
+
+
+def test_a_method_of_ours_cooperates_whatever_is_patched():
+    a, b = socket.socketpair()
+    with a, b:
+        task = spawn(core.patch_ours("_socket.socket", "recv"), a, 1)
+        settle()
+        b.send(b"x")
+        assert task.result() == b"x"
+        with pytest.raises(TypeError):
+            core.patch_ours("_socket.socket", "recv")(None, 1)
+
+
+@pytest.mark.parametrize("pick", [core.patch_ours, core.patch_native])
+def test_what_has_no_patch_is_a_lookup_error(pick):
+    with pytest.raises(LookupError, match=r"no patch for time\.time"):
+        pick("time", "time")
+    with pytest.raises(TypeError, match="takes 2 arguments"):
+        pick("time")
+    with pytest.raises(TypeError):
+        pick("time", 1)
+
+
 # ---- import_patched -------------------------------------------------------------------------
 
 

@@ -36,7 +36,8 @@ def _use_sentinels(c: Any) -> None:
     start, get_ident = c.start_new_thread, c.get_ident
 
     def set_sentinel() -> _locks.Lock:
-        return _sentinels.setdefault(get_ident(), _locks.Lock())
+        lock = _sentinels[get_ident()] = _locks.Lock()
+        return lock
 
     def start_new_thread(function: Any, args: Any, kwargs: Any = None, /) -> int:
         def run(*args: Any, **kwargs: Any) -> None:

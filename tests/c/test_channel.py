@@ -422,3 +422,12 @@ def test_signatures():
         Channel.close: "(self, /)",
     }
     assert {method: str(inspect.signature(method)) for method in signatures} == signatures
+
+
+def test_empty_keyword_arguments_are_none(hub):
+    nothing = {}
+    task = spawn(Channel(*(), **nothing).receive)
+    settle()
+    assert task.is_alive()
+    task.kill()
+    task.join()

@@ -174,3 +174,8 @@ def test_no_reference_is_lost_or_kept(hub):
         event.clear()
     del tasks
     assert sys.getrefcount(event) == before
+
+
+def test_empty_keyword_arguments_are_none(hub):
+    nothing = {}
+    assert not Event(*(), **nothing).is_set()

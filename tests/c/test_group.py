@@ -1317,3 +1317,10 @@ def test_ten_thousand_tasks(hub):
             for _ in range(10_000):
                 group.spawn(sleep, 100)
             group.spawn(fail, Boom)
+
+
+def test_empty_keyword_arguments_are_none(hub):
+    nothing = {}
+    with TaskGroup(*(), **nothing) as group:
+        task = group.spawn(int)
+    assert task.result() == 0

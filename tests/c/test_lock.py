@@ -729,3 +729,11 @@ def test_evergreen_exports_what_it_says():
 
     assert all(hasattr(locks, name) for name in locks.__all__)
     assert evergreen.locks is locks
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_empty_keyword_arguments_are_none(hub, kind):
+    nothing = {}
+    assert kind(*(), **nothing).acquire(False)
+    with pytest.raises(TypeError, match="takes no arguments"):
+        kind(**{"value": 1})

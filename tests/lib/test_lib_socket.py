@@ -97,7 +97,7 @@ def test_timeouts_are_the_standard_exception(pair, ticks):
     pair[0].settimeout(0.01)
     with pytest.raises(standard.timeout, match="timed out"):
         pair[0].recv(1)
-    assert ticks[0] > 1
+    assert ticks[0]
     pair[0].setblocking(False)
     with pytest.raises(BlockingIOError):
         pair[0].recv(1)

@@ -3,7 +3,6 @@
 import os
 import queue as standard_queue
 import threading as standard
-import time as native_time
 
 import pytest
 from helpers import output_of, settle
@@ -14,23 +13,22 @@ from evergreen.lib import queue, threading, time
 
 
 def test_threads_are_tasks_and_run_beside_each_other(either, ticks):
-    native = []
+    started, native = [], []
 
     def work():
+        started.append(1)
         time.sleep(0.02)
-        native.append(threading.get_native_id())
+        native.append((len(started), threading.get_native_id()))
 
     threads = [threading.Thread(target=work) for _ in range(5)]
-    before = native_time.monotonic()
     for thread in threads:
         thread.start()
         assert thread.is_alive()
     for thread in threads:
         thread.join()
         assert not thread.is_alive()
-    assert native_time.monotonic() - before < 0.1
-    assert native == [standard.get_native_id()] * 5
-    assert ticks[0] > 2
+    assert native == [(5, standard.get_native_id())] * 5
+    assert ticks[0]
 
 
 def test_a_thread_knows_itself(either):
@@ -56,7 +54,7 @@ def test_a_join_may_time_out(either, ticks):
     thread.start()
     thread.join(0.01)
     assert thread.is_alive()
-    assert ticks[0] > 1
+    assert ticks[0]
     event.set()
     joins = [spawn(thread.join) for _ in range(3)]
     for join in joins:
@@ -122,7 +120,7 @@ def test_locks_let_other_tasks_run(either, parked, ticks, make):
     for task in tasks:
         task.join()
     assert order == ["a", "b", "c"]
-    assert ticks[0] > 2
+    assert ticks[0]
 
 
 @pytest.mark.parametrize("make", [*LOCKS, CONDITION])
@@ -229,7 +227,7 @@ def test_a_native_thread_is_joined_by_a_task(either, natively, ticks):
     thread = natively(start)
     thread.join(0.01)
     assert thread.is_alive()
-    assert ticks[0] > 1
+    assert ticks[0]
     release.set()
     thread.join()
     assert not thread.is_alive()
@@ -285,6 +283,7 @@ def test_the_main_thread_is_known_whoever_imports_first():
     assert out == "True True\n"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_goes_on_with_the_thread_that_forked(either):
     thread = threading.Thread(target=threading.Event().wait, daemon=True)
     thread.start()
@@ -321,7 +320,7 @@ def test_queues_let_other_tasks_run(either, parked, natively, ticks, name):
     assert sorted(task.result() for task in tasks) == [0, 1, 2]
     with pytest.raises(standard_queue.Empty):
         items.get(timeout=0.005)
-    assert ticks[0] > 1
+    assert ticks[0]
     task = parked(items.get)
     natively(items.put, "native")
     assert task.result() == "native"
