@@ -16,11 +16,11 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from evergreen import _drivers, _threads
 from evergreen import _evergreen_c as core
-from evergreen import _threads
 
 # ---- exceptions nobody observes ------------------------------------------------------------
 
@@ -336,6 +336,14 @@ def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
     from evergreen.io.fs import DirEntry, Entries
 
     return Entries([DirEntry(folder, name, kind) for name, kind in found])
+
+
+# ---- imports ---------------------------------------------------------------------------------------
+
+
+def module_imported(module: ModuleType) -> None:
+    """A module in C was imported after something was patched."""
+    _drivers.imported(module)
 
 
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------
