@@ -83,14 +83,14 @@ CLIENTS = {
     "requests": """
 import requests
 session = requests.Session()
-session.verify = ARGS[1]
+verify = ARGS[1]
 session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=30))
 
 def get(url):
-    return session.get(url, timeout=20).content
+    return session.get(url, timeout=20, verify=verify).content
 
 def post(url, data):
-    return session.post(url, data=data, timeout=20).content
+    return session.post(url, data=data, timeout=20, verify=verify).content
 """,
     "urllib3": """
 import urllib3

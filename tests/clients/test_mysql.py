@@ -1,10 +1,13 @@
 """PyMySQL against a MariaDB server."""
 
+import importlib.metadata
+
 import pytest
 import servers
 from beside import beside_a_ticker
 
-library = pytest.importorskip("pymysql", reason="PyMySQL is not installed")
+pytest.importorskip("pymysql", reason="PyMySQL is not installed")
+VERSION = importlib.metadata.version("PyMySQL")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def check(results):
 
 
 def test_each_task_has_a_connection(port, patch):
-    beside_a_ticker("PyMySQL", QUERIES, port, slow=0.3, patch=patch, version=library.__version__)
+    beside_a_ticker("PyMySQL", QUERIES, port, slow=0.3, patch=patch, version=VERSION)
 
 
 DEADLINE = """
@@ -69,4 +72,4 @@ def check(results):
 
 
 def test_a_read_timeout_ends_a_query(port):
-    beside_a_ticker("PyMySQL, read_timeout", DEADLINE, port, slow=0.4, version=library.__version__)
+    beside_a_ticker("PyMySQL, read_timeout", DEADLINE, port, slow=0.4, version=VERSION)
