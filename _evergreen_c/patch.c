@@ -334,6 +334,12 @@ import_exec(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssiz
                 PyErr_WriteUnraisable(args[0]);
         }
     }
+    if (name) {
+        PyObject *told = eg_policy_call("module_imported", args, 1);
+        if (!told)
+            PyErr_WriteUnraisable(args[0]);
+        Py_XDECREF(told);
+    }
     return result;
 }
 
@@ -359,12 +365,12 @@ eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n)
     int on = patch ? PyObject_IsTrue(args[2]) : -1;
     if (on < 0)
         return NULL;
-    if ((patch->wanted = on && !patch->def && patch_can_wait(patch))) {
-        if (eg_patch_apply(&import_exec_dynamic_patch, true) < 0
-            || eg_patch_apply(&import_exec_builtin_patch, true) < 0)
-            return NULL;
+    if (on
+        && (eg_patch_apply(&import_exec_dynamic_patch, true) < 0
+            || eg_patch_apply(&import_exec_builtin_patch, true) < 0))
+        return NULL;
+    if ((patch->wanted = on && !patch->def && patch_can_wait(patch)))
         Py_RETURN_TRUE;
-    }
     if (!patch->def && !on)
         Py_RETURN_FALSE;
     if (eg_patch_apply(patch, on) < 0)

@@ -4,6 +4,8 @@
  * then says what it waits for, and the task parks.  Nothing else is touched: contexts, socket
  * classes and objects over memory BIOs are the standard library's own.
  *
+ * Loading the authorities of a context is parsing, not waiting: a native thread does that.
+ *
  * A write that has been begun must be repeated with the same data, so a second task that
  * writes to the same connection waits until the first one is done.
  */
@@ -178,5 +180,37 @@ ssl_shutdown(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwna
     return ssl_call(&ssl_shutdown_patch, "The read operation timed out", self, args, n, kwnames);
 }
 
-EgPatch *const eg_patch_ssl[] = {&ssl_do_handshake_patch, &ssl_read_patch, &ssl_write_patch,
-                                 &ssl_shutdown_patch, NULL};
+/* ---- the authorities of a context ------------------------------------------------ */
+/* Parsing a system's bundle takes OpenSSL 20 to 60 ms, without the GIL, and libraries do it for
+ * each client object, or each connection. */
+EG_PATCH(ssl_default_authorities, "_ssl._SSLContext", "set_default_verify_paths", "ssl");
+EG_PATCH(ssl_load_authorities, "_ssl._SSLContext", "load_verify_locations", "ssl");
+
+static PyObject *
+ssl_in_a_thread(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                PyObject *kwnames)
+{
+    if (!eg_hub_cooperates())
+        return eg_patch_call_original(patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", patch, self, args, n, kwnames);
+}
+
+static PyObject *
+ssl_default_authorities(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return ssl_in_a_thread(&ssl_default_authorities_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+ssl_load_authorities(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return ssl_in_a_thread(&ssl_load_authorities_patch, self, args, n, kwnames);
+}
+
+EgPatch *const eg_patch_ssl[] = {&ssl_do_handshake_patch,
+                                 &ssl_read_patch,
+                                 &ssl_write_patch,
+                                 &ssl_shutdown_patch,
+                                 &ssl_default_authorities_patch,
+                                 &ssl_load_authorities_patch,
+                                 NULL};

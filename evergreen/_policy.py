@@ -16,8 +16,8 @@ import threading
 from collections import namedtuple
 from functools import partial
 
+from evergreen import _drivers, _threads
 from evergreen import _evergreen_c as core
-from evergreen import _threads
 
 # ---- exceptions nobody observes ------------------------------------------------------------
 
@@ -25,7 +25,7 @@ from evergreen import _threads
 TYPE_CHECKING = False  # as in module typing; that, signal and traceback are imported when they are needed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
+    from types import FrameType, ModuleType
     from typing import Any, NamedTuple, NoReturn
 
     class ExceptHookArgs(NamedTuple):
@@ -357,6 +357,14 @@ def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
     from evergreen.io.fs import DirEntry, Entries
 
     return Entries([DirEntry(folder, name, kind) for name, kind in found])
+
+
+# ---- imports ---------------------------------------------------------------------------------------
+
+
+def module_imported(module: ModuleType) -> None:
+    """A module in C was imported after something was patched."""
+    _drivers.imported(module)
 
 
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------

@@ -6,11 +6,15 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import evergreen
 from evergreen import _evergreen_c as core
 
 native_sleep = core.patch_native("time", "sleep")
+
+# For localhost, signed by itself; with its key.
+CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
 
 
 def settle():

@@ -196,6 +196,27 @@ def test_memory_bios_are_left_alone(patched, contexts):
     assert outgoing.pending
 
 
+@pytest.mark.parametrize("arguments", [{}, {"cafile": CERTIFICATE}, {"cadata": CERTIFICATE.read_text()}])
+def test_loading_the_authorities_of_a_context_lets_others_run(patched, arguments):
+    ran = []
+    others = spawn(ran.append, True)
+    context = ssl.create_default_context(**arguments)
+    assert ran == [True]
+    others.join()
+    assert len(context.get_ca_certs()) == 1 or not arguments
+
+
+def test_authorities_that_are_not_there_are_an_error(patched):
+    with pytest.raises(FileNotFoundError):
+        ssl.create_default_context(cafile="/no/such/file")
+    with pytest.raises(ssl.SSLError):
+        ssl.create_default_context(cadata="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(TypeError):
+        ssl.create_default_context().load_verify_locations()
+    with pytest.raises(TypeError):
+        ssl.create_default_context().load_verify_locations(no_such_argument=1)
+
+
 def test_connections_made_before_the_patch_cooperate(hub, contexts):
     a, b = socket.socketpair()
     ends = []

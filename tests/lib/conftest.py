@@ -1,15 +1,12 @@
 """Fixtures: a hub, with nothing patched and with everything patched."""
 
 import contextlib
-from pathlib import Path
 
 import pytest
 from helpers import settle
 
 from evergreen import _evergreen_c as core
 from evergreen import patcher, spawn
-
-CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
 
 @pytest.fixture(params=["unpatched", "patched"])

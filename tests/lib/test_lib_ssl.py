@@ -4,7 +4,7 @@ import socket as standard_socket
 import ssl as standard
 
 import pytest
-from conftest import CERTIFICATE
+from helpers import CERTIFICATE
 
 from evergreen import _evergreen_c as core
 from evergreen import offload, spawn

@@ -1,0 +1,79 @@
+"""Run a client in many tasks of a patched interpreter, beside a task that ticks.
+
+The client is a script that defines ``work(n)`` and, to check what the tasks returned, ``check(results)``.
+Patching comes before or after its imports.  The servers are other processes, or threads of this one.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+from helpers import run_python
+
+TASKS = 20
+PERIOD = 0.005  # of the ticker, in seconds
+# What is measured on a calm machine is in docs/howto/clients.rst; a busy one is late by itself.
+LATEST = float(os.environ.get("EVERGREEN_CLIENTS_LATEST", "0.25"))
+
+HEAD = """
+import sys, time
+ARGS = sys.argv[1:]
+"""
+
+PATCH = """
+from evergreen import patcher
+patcher.patch()
+"""
+
+TAIL = """
+import json
+import evergreen
+from evergreen import patcher
+
+TASKS, PERIOD = {tasks}, {period}
+marks = []
+
+def tick():
+    while True:
+        marks.append(time.monotonic())
+        time.sleep(PERIOD)
+
+work(0)  # what is imported, or looked up, only when it is first needed
+ticker = evergreen.spawn(tick)
+evergreen.sleep(0)
+start = time.monotonic()
+jobs = [evergreen.spawn(work, n) for n in range(TASKS)]
+results = [job.result() for job in jobs]
+took = time.monotonic() - start
+marks.append(time.monotonic())
+ticker.kill()
+check = globals().get("check", lambda results: None)
+check(results)
+assert not [finding for finding in patcher.audit() if finding.state == "replaced"]
+late = max(after - before for before, after in zip(marks, marks[1:])) - PERIOD
+import json
+print(json.dumps(dict(took=took, ticks=len(marks) - 1, late=late)))
+"""
+
+figures: list[tuple[str, str, float, int, float]] = []  # conftest.py prints them at the end
+
+
+def beside_a_ticker(name, code, *args, slow, patch="first", tasks=TASKS, version="", env=None):
+    """Run work(0) to work(tasks - 1) at once, each at least *slow* seconds long in the server.
+
+    They must not take turns, the ticker must go on meanwhile, and all must succeed.
+    """
+    parts = [HEAD, PATCH if patch == "first" else "", code, PATCH if patch == "last" else ""]
+    script = "\n".join(parts) + TAIL.format(tasks=tasks, period=PERIOD)
+    path = [str(pathlib.Path(__file__).parents[2]), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})}
+    child = run_python(script, *args, timeout=90, env=environment)
+    assert child.returncode == 0, child.stdout + child.stderr
+    found = json.loads(child.stdout.splitlines()[-1])
+    took, ticks, late = found["took"], found["ticks"], found["late"]
+    figures.append((name, version, took, ticks, late))
+    assert slow <= took < slow * tasks / 2, f"{tasks} tasks of {slow} s took {took:.3f} s"
+    assert ticks > slow / PERIOD / 2, f"the ticker ticked {ticks} times in {took:.3f} s"
+    assert late < LATEST, f"the ticker was {late * 1000:.0f} ms late"
+    return found

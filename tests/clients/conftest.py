@@ -1,0 +1,25 @@
+"""Figures of the clients at the end; servers that are processes."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import beside  # noqa: E402
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not beside.figures:
+        return
+    terminalreporter.section("clients beside a 5 ms ticker")
+    for name, version, took, ticks, late in beside.figures:
+        line = f"{name:<32} {version:<12} {took:6.2f} s {ticks:5} ticks {late * 1000:7.1f} ms late"
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(params=["first", "last"])
+def patch(request):
+    """Whether the program patches before its imports, or after them."""
+    return request.param
