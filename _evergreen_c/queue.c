@@ -939,6 +939,8 @@ queue_dealloc(PyObject *op)
 }
 
 static PyMethodDef queue_methods[] = {
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("A queue of items of some type.")},
     {"put", EG_METHOD(queue_put), METH_FASTCALL | METH_KEYWORDS, queue_put_doc},
     {"get", EG_METHOD(queue_get), METH_FASTCALL | METH_KEYWORDS, queue_get_doc},
     {"put_nowait", queue_put_nowait, METH_O, queue_put_nowait_doc},

@@ -328,6 +328,11 @@ def test_queues_let_other_tasks_run(either, parked, natively, ticks, name):
     assert natively(items.get) == "task"
 
 
+def test_queues_may_be_annotated(hub):
+    for name in ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"):
+        assert getattr(queue, name)[int].__origin__ is getattr(queue, name)
+
+
 def test_a_full_queue_makes_producers_wait(either, parked):
     items = queue.Queue(1)
     items.put("a")
