@@ -1,14 +1,7 @@
-"""Figures of the clients at the end; servers that are processes."""
+"""The figures of the clients, at the end of the run."""
 
-import contextlib
-import importlib.metadata
-import os
 import pathlib
-import shutil
-import socket
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -21,8 +14,8 @@ def pytest_terminal_summary(terminalreporter):
     if not beside.figures:
         return
     terminalreporter.section("clients beside a 5 ms ticker")
-    for name, version, took, ticks, late in beside.figures:
-        line = f"{name:<32} {version:<12} {took:6.2f} s {ticks:5} ticks {late * 1000:7.1f} ms late"
+    for name, version, took, ticks, late, busy in beside.figures:
+        line = f"{name:<24} {version:<8} {took:6.2f} s {ticks:5} ticks {late * 1000:6.0f} ms late {busy * 1000:4.0f} ms busy"
         terminalreporter.write_line(line)
 
 

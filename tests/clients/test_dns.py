@@ -72,7 +72,9 @@ def addresses(name, **kwargs):
     return [record.address for record in resolver.resolve(name, "A", search=False, **kwargs)]
 """
 
-QUERIES = HEAD + """
+QUERIES = (
+    HEAD
+    + """
 def work(n):
     assert addresses(f"slow-{n}.example") == [f"10.0.0.{n}"]
     for i in range(10):
@@ -81,13 +83,16 @@ def work(n):
     # The answer does not fit into a datagram, so this one asks twice.
     assert addresses(f"many-{n}.example") == [f"10.0.{i}.{n}" for i in range(40)]
 """
+)
 
 
 def test_queries_over_udp_and_tcp(port, patch):
     beside_a_ticker("dnspython", QUERIES, port, slow=0.3, patch=patch, version=library.version)
 
 
-LOST = HEAD + """
+LOST = (
+    HEAD
+    + """
 def work(n):
     try:
         addresses(f"lost-{n}.example", lifetime=0.3)
@@ -97,6 +102,7 @@ def work(n):
 def check(results):
     assert all(results)
 """
+)
 
 
 def test_an_answer_that_never_comes_times_out(port):

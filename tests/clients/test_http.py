@@ -173,9 +173,7 @@ def check(results):
 """
 
 
-@pytest.mark.parametrize(
-    "library, make", [("requests", "Session"), ("httpx", "Client")]
-)
+@pytest.mark.parametrize("library, make", [("requests", "Session"), ("httpx", "Client")])
 def test_the_timeout_of_the_library_holds(url, library, make):
     module = pytest.importorskip(library, reason=f"{library} is not installed")
     if url.startswith("https"):

@@ -52,15 +52,20 @@ def connect():
     return client
 """
 
-COMMANDS = CONNECT + """
+COMMANDS = (
+    CONNECT
+    + """
 def work(n):
     with connect() as client:
         _, output, _ = client.exec_command(f"sleep 0.5; echo hello {n}; exit {n}")
         assert output.read().decode() == f"hello {n}\\n"
         assert output.channel.recv_exit_status() == n
 """
+)
 
-CHANNELS = CONNECT + """
+CHANNELS = (
+    CONNECT
+    + """
 client = connect()
 client.get_transport().window_size = 2**20
 
@@ -72,8 +77,11 @@ def work(n):  # many channels of one connection
     stdin.channel.shutdown_write()
     assert output.read().decode() == text
 """
+)
 
-FILES = CONNECT + """
+FILES = (
+    CONNECT
+    + """
 import os, tempfile
 folder = tempfile.mkdtemp()
 
@@ -89,11 +97,10 @@ def work(n):
 def check(results):
     os.rmdir(folder)
 """
-
-
-@pytest.mark.parametrize(
-    "name, code", [("commands", COMMANDS), ("channels", CHANNELS), ("sftp", FILES)]
 )
+
+
+@pytest.mark.parametrize("name, code", [("commands", COMMANDS), ("channels", CHANNELS), ("sftp", FILES)])
 def test_tasks_work_over_ssh(sshd, patch, name, code):
     name = f"paramiko, {name}"
     who, version = getpass.getuser(), library.__version__
