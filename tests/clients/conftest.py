@@ -15,8 +15,15 @@ def pytest_terminal_summary(terminalreporter):
         return
     terminalreporter.section("clients beside a 5 ms ticker")
     for name, version, took, ticks, late, busy in beside.figures:
-        line = f"{name:<24} {version:<8} {took:6.2f} s {ticks:5} ticks {late * 1000:6.0f} ms late {busy * 1000:4.0f} ms busy"
+        figures = f"{took:6.2f} s {ticks:5} ticks {late * 1000:6.0f} ms late {busy * 1000:4.0f} ms busy"
+        line = f"{name:<24} {version:<8} {figures}"
         terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if pathlib.Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=["first", "last"])
