@@ -14,14 +14,15 @@ C_FILES := $(wildcard _evergreen_c/*.[ch] _evergreen_c/native/*.[ch])
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test conformance races lint format bench bench-quick bench-check leaks asan docs test-next \
-	test-all clean FORCE
+.PHONY: help build demo test test-clients conformance races lint format bench bench-quick bench-check leaks asan docs \
+	test-next test-all clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'build        the package and its extension, in place, for $(VENV)'
 	@echo 'demo         crawl a documentation tree with 100 tasks in one thread'
 	@echo 'test         the tests'
+	@echo 'test-clients client libraries, patched, against their servers (those that are installed)'
 	@echo 'conformance  CPython'\''s own tests with everything patched: what passes only without'
 	@echo 'races        random schedules over every primitive, ARGS=100000 of them or as many as you like'
 	@echo 'lint         ruff, mypy, clang-format'
@@ -64,6 +65,9 @@ demo: build $(VENV)/.extra-examples
 
 test: build
 	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+test-clients: build $(VENV)/.extra-clients
+	$(VENV)/bin/python -m pytest -q -rs tests/clients $(ARGS)
 
 conformance: build
 	$(VENV)/bin/python tools/conformance.py $(ARGS)

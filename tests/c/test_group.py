@@ -107,11 +107,14 @@ def test_tasks_may_spawn_more_also_when_the_body_has_ended(run):
 
 def test_tasks_are_listed_in_the_order_in_which_they_were_spawned(hub):
     with TaskGroup() as group:
-        tasks = [group.spawn(sleep, 0.001 * n) for n in (3, 1, 2)]
+        gates = [Event() for _ in range(3)]
+        tasks = [group.spawn(gate.wait) for gate in gates]
         assert group.tasks == tasks
-        sleep(0.0015)
+        gates[1].set()
         tasks[1].join()
         assert group.tasks == [tasks[0], tasks[2]]
+        gates[0].set()
+        gates[2].set()
 
 
 def test_the_value_of_the_block_gets_through(hub):

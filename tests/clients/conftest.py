@@ -1,4 +1,4 @@
-"""Figures of the clients at the end; servers that are processes."""
+"""The figures of the clients, at the end of the run."""
 
 import pathlib
 import sys
@@ -14,9 +14,16 @@ def pytest_terminal_summary(terminalreporter):
     if not beside.figures:
         return
     terminalreporter.section("clients beside a 5 ms ticker")
-    for name, version, took, ticks, late in beside.figures:
-        line = f"{name:<32} {version:<12} {took:6.2f} s {ticks:5} ticks {late * 1000:7.1f} ms late"
+    for name, version, took, ticks, late, busy in beside.figures:
+        figures = f"{took:6.2f} s {ticks:5} ticks {late * 1000:6.0f} ms late {busy * 1000:4.0f} ms busy"
+        line = f"{name:<24} {version:<8} {figures}"
         terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if pathlib.Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=["first", "last"])

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -33,12 +35,15 @@ def as_nobody(folder):
     if os.getuid() != 0:
         return []
     (setpriv,) = need("setpriv")
-    parent = folder
-    while parent != parent.parent and parent.parts[:2] == ("/", "tmp") and len(parent.parts) > 2:
-        parent.chmod(0o755)  # pytest keeps its folders to itself
-        parent = parent.parent
     subprocess.run(["chown", "-R", "65534:65534", folder], check=True)
     return [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+@contextlib.contextmanager
+def new_folder(name):
+    """A folder for a server. Not one of pytest's: each run of pytest closes those to other users."""
+    with tempfile.TemporaryDirectory(prefix=f"evergreen-{name}-") as folder:
+        yield pathlib.Path(folder)
 
 
 def listens(port):
@@ -85,77 +90,89 @@ def threaded(server):
 
 
 @contextlib.contextmanager
-def redis(folder):
+def redis():
     """A Redis server; yields its port."""
     (binary,) = need("redis-server")
-    port = free_port()
-    command = [
-        *as_nobody(folder),
-        binary,
-        "--port",
-        port,
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        folder,
-    ]
-    with process(command, port, folder / "log"):
-        yield port
+    with new_folder("redis") as folder:
+        port = free_port()
+        command = [
+            *as_nobody(folder),
+            binary,
+            "--port",
+            port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            folder,
+        ]
+        with process(command, port, folder / "log"):
+            yield port
 
 
 @contextlib.contextmanager
-def postgres(folder):
+def postgres():
     """A PostgreSQL server that trusts everybody as user ``postgres``; yields its port."""
     also = [str(path) for path in sorted(_debian_postgres(), reverse=True)]
     initdb, binary = need("initdb", "postgres", also=also)
     # The daemon wants its own executables beside it, not links to them.
     initdb, binary = os.path.realpath(initdb), os.path.realpath(binary)
-    port, data, user = free_port(), folder / "data", as_nobody(folder)
-    made = subprocess.run(
-        [*user, initdb, "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    options = [
-        "fsync=off",
-        "max_connections=60",
-        f"unix_socket_directories={folder}",
-        "listen_addresses=127.0.0.1",
-    ]
-    command = [*user, binary, "-D", data, "-p", port]
-    for option in options:
-        command += ["-c", option]
-    with process(command, port, folder / "log", cwd=folder):
-        deadline = time.monotonic() + 60
-        while "ready to accept" not in (folder / "log").read_text():
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.02)
-        yield port
+    with new_folder("postgres") as folder:
+        port, data, user = free_port(), folder / "data", as_nobody(folder)
+        made = subprocess.run(
+            [*user, initdb, "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+        options = [
+            "fsync=off",
+            "max_connections=60",
+            f"unix_socket_directories={folder}",
+            "listen_addresses=127.0.0.1",
+        ]
+        command = [*user, binary, "-D", data, "-p", port]
+        for option in options:
+            command += ["-c", option]
+        with process(command, port, folder / "log", cwd=folder):
+            deadline = time.monotonic() + 60
+            while "ready to accept" not in (folder / "log").read_text():
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.02)
+            yield port
 
 
 def _debian_postgres():
-    import pathlib
-
     return pathlib.Path("/usr/lib/postgresql").glob("*/bin")
 
 
 @contextlib.contextmanager
-def mariadb(folder):
+def mariadb():
     """A MariaDB server with a user ``root`` without a password; yields its port."""
     binary, install = need("mariadbd", "mariadb-install-db")
-    port, data, user = free_port(), folder / "data", as_nobody(folder)
-    made = subprocess.run(
-        [*user, install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    options = [f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/sock"]
-    options += [f"--pid-file={folder}/pid", "--innodb-flush-log-at-trx-commit=0"]
-    with process([*user, binary, "--no-defaults", *options], port, folder / "log", cwd=folder):
-        yield port
+    with new_folder("mariadb") as folder:
+        port, data, user = free_port(), folder / "data", as_nobody(folder)
+        made = subprocess.run(
+            [
+                *user,
+                install,
+                "--no-defaults",
+                f"--datadir={data}",
+                "--auth-root-authentication-method=normal",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+        options = [
+            f"--datadir={data}",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={folder}/sock",
+        ]
+        options += [f"--pid-file={folder}/pid", "--innodb-flush-log-at-trx-commit=0"]
+        with process([*user, binary, "--no-defaults", *options], port, folder / "log", cwd=folder):
+            yield port

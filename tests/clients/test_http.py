@@ -70,6 +70,12 @@ def url(request):
         yield f"{request.param}://localhost:{port}"
 
 
+@pytest.fixture(scope="module")
+def plain():
+    with servers.threaded(Server(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://localhost:{port}"
+
+
 WORK = """
 def work(n):
     assert get(f"{ARGS[0]}/slow/{n}") == str(n).encode()
@@ -151,11 +157,9 @@ def check(results):
 """
 
 
-def test_a_pool_that_blocks_makes_tasks_wait(url):
+def test_a_pool_that_blocks_makes_tasks_wait(plain):
     library = pytest.importorskip("requests", reason="requests is not installed")
-    if url.startswith("https"):
-        pytest.skip("shown without TLS")
-    beside_a_ticker("requests, full pool", BUSY, url, slow=0.2, version=library.__version__)
+    beside_a_ticker("requests, full pool", BUSY, plain, slow=0.2, version=library.__version__)
 
 
 TIMEOUT = """
@@ -174,9 +178,7 @@ def check(results):
 
 
 @pytest.mark.parametrize("library, make", [("requests", "Session"), ("httpx", "Client")])
-def test_the_timeout_of_the_library_holds(url, library, make):
+def test_the_timeout_of_the_library_holds(plain, library, make):
     module = pytest.importorskip(library, reason=f"{library} is not installed")
-    if url.startswith("https"):
-        pytest.skip("shown without TLS")
     code = TIMEOUT.format(library=library, make=make)
-    beside_a_ticker(f"{library}, timeout", code, url, slow=0.15, version=module.__version__)
+    beside_a_ticker(f"{library}, timeout", code, plain, slow=0.15, version=module.__version__)

@@ -11,8 +11,8 @@ VERSION = importlib.metadata.version("PyMySQL")
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    with servers.mariadb(tmp_path_factory.mktemp("mariadb")) as port:
+def port():
+    with servers.mariadb() as port:
         yield port
 
 

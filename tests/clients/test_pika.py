@@ -13,13 +13,17 @@ library = pytest.importorskip("pika", reason="pika is not installed")
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rabbitmq")
+def port():
     _, epmd = servers.need("erl", "epmd")
     found = [p for p in ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server")) if p]
     found = [path for path in found if os.path.exists(path)]
     if not found:
         pytest.skip("rabbitmq-server is not installed")
+    with servers.new_folder("rabbitmq") as folder:
+        yield from broker(folder, found[0], epmd)
+
+
+def broker(folder, binary, epmd):
     port, spread, names = servers.free_port(), servers.free_port(), servers.free_port()
     environment = {
         **os.environ,
@@ -37,7 +41,7 @@ def port(tmp_path_factory):
     }
     (folder / "plugins").write_text("[].\n")
     (folder / "rabbitmq.conf").write_text("default_user = guest\ndefault_pass = guest\n")
-    command = [*servers.as_nobody(folder), found[0]]
+    command = [*servers.as_nobody(folder), binary]
     try:
         with servers.process(command, port, folder / "log", env=environment, cwd=folder):
             yield port

@@ -9,10 +9,10 @@ from helpers import output_of
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
+def port():
     if not any(importlib.util.find_spec(name) for name in ("psycopg", "psycopg2")):
         pytest.skip("neither psycopg nor psycopg2 is installed")
-    with servers.postgres(tmp_path_factory.mktemp("postgres")) as port:
+    with servers.postgres() as port:
         yield port
 
 

@@ -8,8 +8,8 @@ library = pytest.importorskip("redis", reason="redis is not installed")
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    with servers.redis(tmp_path_factory.mktemp("redis")) as port:
+def port():
+    with servers.redis() as port:
         yield port
 
 

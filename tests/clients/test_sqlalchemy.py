@@ -8,14 +8,14 @@ library = pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed"
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    with servers.postgres(tmp_path_factory.mktemp("postgres")) as port:
+def postgres():
+    with servers.postgres() as port:
         yield port
 
 
 @pytest.fixture(scope="module")
-def mariadb(tmp_path_factory):
-    with servers.mariadb(tmp_path_factory.mktemp("mariadb")) as port:
+def mariadb():
+    with servers.mariadb() as port:
         yield port
 
 
