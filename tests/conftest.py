@@ -9,6 +9,12 @@ import evergreen
 from evergreen import _evergreen_c as core
 
 
+def pytest_collection_finish(session):
+    """The tests collect garbage often: they need not look at what pytest holds for good each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def hub():
     """The main thread's event loop; afterwards nothing may be left in it, nor reported by it."""
