@@ -16,16 +16,14 @@
 #define EG_NATIVE_REGISTER "evergreen_native_register"
 
 /* The calls that are interposed; also what status() and task dumps name. */
-#define EG_NATIVE_CALLS(X)                                                                  \
-    X(poll)                                                                                 \
-    X(ppoll)                                                                                \
-    X(select)                                                                               \
-    X(pselect)                                                                              \
-    X(epoll_wait)                                                                           \
-    X(recv)                                                                                 \
-    X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(read) X(readv) X(write) X(writev) \
-        X(connect) X(accept) X(accept4) X(sleep) X(usleep) X(nanosleep) X(clock_nanosleep)  \
-            X(flock) X(getaddrinfo) X(pthread_mutex_lock)
+/* The formatter makes another shape of this list each time. */
+/* clang-format off */
+#define EG_NATIVE_CALLS(X) \
+    X(poll) X(ppoll) X(select) X(pselect) X(epoll_wait) X(recv) X(recvfrom) X(recvmsg) \
+    X(send) X(sendto) X(sendmsg) X(read) X(readv) X(write) X(writev) X(connect) X(accept) \
+    X(accept4) X(sleep) X(usleep) X(nanosleep) X(clock_nanosleep) X(flock) X(getaddrinfo) \
+    X(pthread_mutex_lock)
+/* clang-format on */
 
 typedef enum {
 #define EG_NATIVE_NAME(name) EG_NATIVE_##name,
