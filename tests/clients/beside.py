@@ -59,8 +59,8 @@ late, busy = max(gap[0] for gap in gaps) - PERIOD, max(gap[1] for gap in gaps)
 print(json.dumps(dict(took=took, ticks=len(gaps), late=late, busy=busy)))
 """
 
-# Of each run, for conftest.py: client, version, seconds, ticks, the longest lateness of the ticker, the most
-# processor time that the tasks took between two ticks, in seconds.
+# Of each run, for conftest.py: client, version, seconds, ticks, the longest lateness of the ticker, and
+# the most processor time that the tasks took between two ticks; in seconds.
 figures: list[tuple[str, str, float, int, float, float]] = []
 
 

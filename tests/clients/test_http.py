@@ -136,11 +136,12 @@ def post(url, data):
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_requests_of_many_tasks(url, patch, client):
+def test_requests_of_many_tasks(url, client):
     library = pytest.importorskip(client, reason=f"{client} is not installed")
     name = f"{client}, {url.partition(':')[0]}"
     version = getattr(library, "__version__", "")
     code = CLIENTS[client] + WORK
+    patch = "last" if url.startswith("https") else "first"
     beside_a_ticker(name, code, url, CERTIFICATE, slow=0.6, patch=patch, version=version)
 
 

@@ -81,10 +81,10 @@ def work(n):
 
 
 @pytest.mark.parametrize("tls", ["plain", "tls"])
-def test_smtplib(patch, tls):
+def test_smtplib(tls):
     server = Server(Smtp)
     with servers.threaded(server) as port:
-        beside_a_ticker(f"smtplib, {tls}", SMTP, port, CERTIFICATE, tls, slow=0.3, patch=patch)
+        beside_a_ticker(f"smtplib, {tls}", SMTP, port, CERTIFICATE, tls, slow=0.3, patch="last")
     assert len(server.kept) == 21  # the first was sent before the others began
     for n in range(20):
         assert any(f"this is letter {n}\r\n".encode() * 1000 in letter for letter in server.kept)
@@ -119,9 +119,9 @@ def work(n):
 """
 
 
-def test_poplib(patch):
+def test_poplib():
     with servers.threaded(Server(Pop)) as port:
-        beside_a_ticker("poplib", POP, port, slow=0.3, patch=patch)
+        beside_a_ticker("poplib", POP, port, slow=0.3, patch="last")
 
 
 class Imap(Lines):
@@ -159,9 +159,9 @@ def work(n):
 """
 
 
-def test_imaplib(patch):
+def test_imaplib():
     with servers.threaded(Server(Imap)) as port:
-        beside_a_ticker("imaplib", IMAP, port, slow=0.3, patch=patch)
+        beside_a_ticker("imaplib", IMAP, port, slow=0.3, patch="last")
 
 
 class Ftp(Lines):
@@ -214,10 +214,10 @@ def work(n):
 """
 
 
-def test_ftplib(patch):
+def test_ftplib():
     server = Server(Ftp)
     with servers.threaded(server) as port:
-        beside_a_ticker("ftplib", FTP, port, slow=0.6, patch=patch)
+        beside_a_ticker("ftplib", FTP, port, slow=0.6, patch="last")
     assert dict(server.kept) == {f"file{n}": bytes([n]) * 300_000 for n in range(20)}
 
 
@@ -239,7 +239,7 @@ def work(n):
 """
 
 
-def test_xmlrpc(patch):
+def test_xmlrpc():
     server = XmlRpcServer(("127.0.0.1", 0), logRequests=False)
 
     def slowly_add(number, more):
@@ -248,4 +248,4 @@ def test_xmlrpc(patch):
 
     server.register_function(slowly_add)
     with servers.threaded(server) as port:
-        beside_a_ticker("xmlrpc.client", XMLRPC, port, slow=0.3, patch=patch)
+        beside_a_ticker("xmlrpc.client", XMLRPC, port, slow=0.3, patch="last")
