@@ -658,9 +658,10 @@ eg_task_identity(void)
 {
     EgHub *hub = eg_hub_here;
     EgTask *task = hub ? eg_hub_task(hub) : NULL;
-    if (EG_LIKELY(task))
+    if (EG_LIKELY(task && task->role != EG_MAIN))
         return (uint64_t)task->number << 3 | (uint64_t)(task->role + 1);
-    return PyThreadState_GetID(PyThreadState_Get()) << 3 | (hub ? 6 : 7);
+    /* A thread's main greenlet is who it was before the thread had a loop, and after. */
+    return PyThreadState_GetID(PyThreadState_Get()) << 3 | (hub && !task ? 6 : 7);
 }
 
 PyDoc_STRVAR(task_current_doc,

@@ -737,3 +737,32 @@ def test_empty_keyword_arguments_are_none(hub, kind):
     assert kind(*(), **nothing).acquire(False)
     with pytest.raises(TypeError, match="takes no arguments"):
         kind(**{"value": 1})
+
+
+def test_an_rlock_keeps_its_owner_when_the_thread_gets_a_loop_and_when_it_loses_it():
+    def work():
+        lock = RLock()
+        lock.acquire()
+        loop = EventLoop()
+        lock.acquire()
+        lock.release()
+        loop.destroy()
+        lock.release()
+        return lock.locked()
+
+    assert in_thread(work) is False
+
+
+def test_an_rlock_of_main_keeps_its_owner_when_main_waits_for_the_first_time():
+    out = output_of(
+        """
+        from evergreen import sleep, spawn
+        from evergreen.locks import RLock
+        lock = RLock()
+        with lock:
+            sleep(0)
+            print(spawn(lock.acquire, False).result())
+        print(lock.locked())
+        """
+    )
+    assert out == "False\nFalse\n"
