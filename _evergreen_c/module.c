@@ -355,7 +355,7 @@ module_exec(PyObject *module)
         || add_reason(state->task_exit) < 0 || find_broken_barrier(module, state) < 0
         || find_queue_names(module, state) < 0)
         return -1;
-    eg_stack_setup();
+    eg_arena_setup();
     state->interpreter = PyInterpreterState_Get();
     eg_state = state;
     eg_native_open();
