@@ -341,11 +341,16 @@ int eg_park_hub_create(EgHub *hub);
 void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
 void eg_park_hub_end(EgHub *hub);
 
+/* ---- arena.c: memory that CPython gives back and soon wants again --------- */
+void eg_arena_setup(void);
+bool eg_arena_is_ours(void); /* and not of a library that came later */
+void eg_arena_trim(void);    /* give what is kept back to the system */
+PyObject *eg_arena_stats(void);
+
 /* ---- stack.c: CPython's frame chunks of small greenlets ------------------ */
-void eg_stack_setup(void);
-void eg_stack_install(void); /* before a new greenlet's first Python frame */
-void eg_stack_remove(void);  /* after its last */
-void eg_stack_trim(void);    /* give cached chunks back to the system */
+void eg_stack_install(void);                  /* before a new greenlet's first Python frame */
+void eg_stack_remove(void);                   /* after its last */
+bool eg_stack_free(void *chunk, size_t size); /* false: it is none of ours */
 PyObject *eg_stack_stats(void);
 
 /* ---- fd.c: readiness of file descriptors -------------------------------- */
@@ -479,12 +484,14 @@ typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from 
 struct EgHub {
     PyObject_HEAD
     EgRing ready;
+    EgRing due;         /* what the timers made ready while others were */
     EgRing inbox;       /* pushed by other threads */
     EgTask *current;    /* borrowed; NULL while the hub's greenlet runs */
     EgNode *handoff;    /* what the greenlet that is switched to has to run */
     uint64_t slice_end; /* in clock ticks: when to look at the loop with the ring busy */
     int budget;         /* switches until then */
     int forbidden;      /* > 0: Python runs where nothing may block */
+    bool due_turn;      /* the last entry was from there */
     bool sleeping;      /* inside a poll that may sleep: wakers send uv_async */
     bool embedded;      /* fileno() was asked for: they always do */
     bool running;       /* inside run() */
@@ -531,6 +538,11 @@ extern EG_THREAD_LOCAL EgHub *eg_hub_here;
 EgHub *eg_hub_get(void);         /* borrowed; made on demand in the main thread */
 EgTask *eg_hub_task(EgHub *hub); /* borrowed: who runs; NULL, no exception: the hub's greenlet */
 void eg_hub_push(EgHub *hub, EgNode *node); /* make it runnable, from any thread */
+static inline bool
+eg_hub_ready(const EgHub *hub) /* something can run */
+{
+    return hub->ready.first || hub->due.first;
+}
 /* The next node to run; polls if there is none. ticks: what the counter says now. */
 EgNode *eg_hub_next(EgHub *hub, uint64_t ticks);
 uv_loop_t *eg_hub_uv(EgHub *hub);

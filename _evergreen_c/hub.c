@@ -153,6 +153,26 @@ hub_uv_active(EgHub *hub)
     return active;
 }
 
+/* Who waited for a time goes ahead of who was ready before: each in turn with one of those, so
+ * that a busy hub keeps its hours and nobody starves. */
+static void
+hub_fire_timers(EgHub *hub, uint64_t now)
+{
+    EgRing before = hub->ready;
+    hub->ready.first = hub->ready.last = NULL;
+    eg_timers_fire(&hub->timers, now);
+    eg_ring_append(&hub->due, &hub->ready);
+    hub->ready = before;
+}
+
+static inline EgNode *
+hub_pop(EgHub *hub)
+{
+    if (EG_UNLIKELY(hub->due.first) && ((hub->due_turn = !hub->due_turn) || !hub->ready.first))
+        return eg_ring_pop(&hub->due);
+    return eg_ring_pop(&hub->ready);
+}
+
 static void
 hub_sleep(EgHub *hub)
 {
@@ -195,7 +215,7 @@ void
 eg_hub_poll(EgHub *hub, bool block)
 {
     eg_ring_append(&hub->ready, &hub->inbox);
-    if (block && !hub->ready.first)
+    if (block && !eg_hub_ready(hub))
         hub_sleep(hub);
     else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
         uv_run(&hub->port->uv, UV_RUN_NOWAIT);
@@ -204,7 +224,7 @@ eg_hub_poll(EgHub *hub, bool block)
     eg_signal_after_poll(hub);
     eg_ring_append(&hub->ready, &hub->inbox);
     uint64_t now = eg_clock_now();
-    eg_timers_fire(&hub->timers, now);
+    hub_fire_timers(hub, now);
     hub_calibrate(hub, now);
     hub->polls++;
     hub->budget = TURNS;
@@ -275,7 +295,7 @@ eg_hub_next(EgHub *hub, uint64_t ticks)
         eg_hub_poll(hub, false);
     for (;;) {
         EgNode *node;
-        while ((node = eg_ring_pop(&hub->ready))) {
+        while ((node = hub_pop(hub))) {
             if (node->run)
                 return node;
             EgTask *task = EG_OWNER(node, EgTask, ready);
@@ -391,7 +411,7 @@ hub_trim(EgNode *node)
 {
     EgHub *hub = EG_OWNER(node, EgHub, trim_node);
     eg_park_workers_trim(hub, IDLE_KEPT);
-    eg_stack_trim();
+    eg_arena_trim();
 }
 
 static void
@@ -448,7 +468,7 @@ fail:
 static int
 hub_end_tasks(EgHub *hub)
 {
-    for (int turn = 0; turn < 100 && (hub->ntasks || hub->ready.first); turn++) {
+    for (int turn = 0; turn < 100 && (hub->ntasks || eg_hub_ready(hub)); turn++) {
         if (turn % 10 == 0) {
             PyObject *exc = PyObject_CallNoArgs(eg_state->task_exit);
             if (!exc)
@@ -480,7 +500,7 @@ hub_drop_callbacks(EgHub *hub)
     hub->forbidden++;
     eg_timers_fire(&hub->timers, EG_FOREVER);
     eg_ring_append(&hub->ready, &hub->inbox);
-    while ((node = eg_ring_pop(&hub->ready)))
+    while ((node = hub_pop(hub)))
         if (node->run && node != &hub->trim_node && node != &hub->deadlock)
             node->run(node);
     hub->forbidden--;

@@ -278,6 +278,7 @@ loop_run_mode(EgHub *hub, long mode)
         hub->ended = status >= 0;
     } else {
         eg_hub_poll(hub, mode == RUN_ONCE && eg_hub_busy(hub));
+        eg_ring_append(&hub->ready, &hub->due); /* all that is ready runs before this returns */
         status = eg_wait_yield(me);
     }
     hub->running = false;
@@ -435,7 +436,7 @@ loop_get_timeout(PyObject *op, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
         return NULL;
     }
-    if (hub->ready.first || hub->inbox.first)
+    if (eg_hub_ready(hub) || hub->inbox.first)
         return PyFloat_FromDouble(0);
     uint64_t next = eg_timers_next(&hub->timers), now = eg_clock_now();
     if (next == EG_FOREVER)
@@ -470,21 +471,22 @@ PyDoc_STRVAR(loop_stats_doc,
 "Return a dict of counters: switches, polls, greenlets started and idle, tasks, timers and\n"
 "the milliseconds they share, descriptors waited for, pins, requests in\n"
 "native threads, open streams, whether anything is ready, and\n"
-"the memory of frames (\"stack\", a dict).");
+"the memory of frames (\"stack\", a dict) and what is kept for later (\"memory\", a dict).");
 
 static PyObject *
 loop_stats(PyObject *op, PyObject *unused)
 {
     EgHub *hub = (EgHub *)op;
     (void)unused;
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
-        (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
-        "greenlets_started", (unsigned long long)hub->started, "greenlets_idle", hub->nidle,
-        "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "timer_buckets",
-        (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "pins", hub->pins,
-        "requests", eg_work_pending(hub), "streams", eg_wires_open(hub), "ready",
-        hub->ready.first || hub->inbox.first ? Py_True : Py_False, "stack", eg_stack_stats());
+    return Py_BuildValue("{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N,s:N}", "switches",
+                         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
+                         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle",
+                         hub->nidle, "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed,
+                         "timer_buckets", (Py_ssize_t)hub->timers.nheap, "descriptors",
+                         eg_fd_active(hub), "pins", hub->pins, "requests", eg_work_pending(hub),
+                         "streams", eg_wires_open(hub), "ready",
+                         eg_hub_ready(hub) || hub->inbox.first ? Py_True : Py_False, "stack",
+                         eg_stack_stats(), "memory", eg_arena_stats());
 }
 
 PyDoc_STRVAR(loop_pin_doc,
