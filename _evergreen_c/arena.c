@@ -29,6 +29,8 @@ static void *arena_chunk_blocks[CHUNKS_MAX], *arena_object_blocks[OBJECTS_MAX];
 static EgCache arena_chunks = {CHUNK_SIZE, CHUNKS_MAX, CHUNKS_KEPT, 0, arena_chunk_blocks};
 static EgCache arena_objects = {OBJECTS_SIZE, OBJECTS_MAX, 0, 0, arena_object_blocks};
 
+static Py_ssize_t arena_smalls; /* small blocks that are in use */
+
 static inline EgCache *
 arena_cache(size_t size)
 {
@@ -51,8 +53,10 @@ arena_free(void *unused, void *block, size_t size)
     (void)unused;
     EgCache *cache = arena_cache(size);
     EgHub *hub = eg_hub_here;
-    if (eg_stack_free(block, size)) /* a greenlet was dropped in the middle */
+    if (size < CHUNK_SIZE) { /* a greenlet was dropped in the middle */
+        eg_arena_small_free(block);
         return;
+    }
     if (!cache || !hub || cache->count == cache->max) { /* without a hub: who would trim it? */
         arena_below.free(arena_below.ctx, block, size);
         return;
@@ -79,6 +83,23 @@ eg_arena_is_ours(void)
     return now.free == arena_free;
 }
 
+/* ---- what stack.c gives CPython as if it were a block of the allocator ------------------- */
+void *
+eg_arena_small_alloc(size_t size)
+{
+    void *block = PyMem_RawMalloc(size);
+    arena_smalls += block != NULL;
+    return block;
+}
+
+void
+eg_arena_small_free(void *block)
+{
+    arena_smalls--;
+    PyMem_RawFree(block);
+}
+
+/* ---- giving back, and looking in ------------------------------------------------------------ */
 static void
 cache_trim(EgCache *cache)
 {
@@ -96,6 +117,6 @@ eg_arena_trim(void)
 PyObject *
 eg_arena_stats(void)
 {
-    return Py_BuildValue("{s:i,s:i}", "cached_chunks", arena_chunks.count, "cached_arenas",
-                         arena_objects.count);
+    return Py_BuildValue("{s:n,s:i,s:i}", "small_chunks", arena_smalls, "cached_chunks",
+                         arena_chunks.count, "cached_arenas", arena_objects.count);
 }

@@ -343,15 +343,16 @@ void eg_park_hub_end(EgHub *hub);
 
 /* ---- arena.c: memory that CPython gives back and soon wants again --------- */
 void eg_arena_setup(void);
-bool eg_arena_is_ours(void); /* and not of a library that came later */
-void eg_arena_trim(void);    /* give what is kept back to the system */
+bool eg_arena_is_ours(void);             /* and not of a library that came later */
+void eg_arena_trim(void);                /* give what is kept back to the system */
+void *eg_arena_small_alloc(size_t size); /* CPython may free it as one of the allocator's */
+void eg_arena_small_free(void *block);
 PyObject *eg_arena_stats(void);
 
 /* ---- stack.c: CPython's frame chunks of small greenlets ------------------ */
-void eg_stack_install(void);                  /* before a new greenlet's first Python frame */
-void eg_stack_remove(void);                   /* after its last */
-bool eg_stack_free(void *chunk, size_t size); /* false: it is none of ours */
-PyObject *eg_stack_stats(void);
+void eg_stack_install(void);  /* before a new greenlet's first Python frame */
+void eg_stack_remove(void);   /* after its last */
+bool eg_stack_is_known(void); /* else these do nothing */
 
 /* ---- fd.c: readiness of file descriptors -------------------------------- */
 enum { EG_READ = 1, EG_WRITE = 2 };

@@ -470,23 +470,23 @@ PyDoc_STRVAR(loop_stats_doc,
 "\n"
 "Return a dict of counters: switches, polls, greenlets started and idle, tasks, timers and\n"
 "the milliseconds they share, descriptors waited for, pins, requests in\n"
-"native threads, open streams, whether anything is ready, and\n"
-"the memory of frames (\"stack\", a dict) and what is kept for later (\"memory\", a dict).");
+"native threads, open streams, whether anything is ready, whether tasks have small frame\n"
+"chunks on this Python, and the memory that is in use for those and kept for later.");
 
 static PyObject *
 loop_stats(PyObject *op, PyObject *unused)
 {
     EgHub *hub = (EgHub *)op;
     (void)unused;
-    return Py_BuildValue("{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N,s:N}", "switches",
-                         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
-                         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle",
-                         hub->nidle, "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed,
-                         "timer_buckets", (Py_ssize_t)hub->timers.nheap, "descriptors",
-                         eg_fd_active(hub), "pins", hub->pins, "requests", eg_work_pending(hub),
-                         "streams", eg_wires_open(hub), "ready",
-                         eg_hub_ready(hub) || hub->inbox.first ? Py_True : Py_False, "stack",
-                         eg_stack_stats(), "memory", eg_arena_stats());
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:O,s:N}", "switches",
+        (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
+        "greenlets_started", (unsigned long long)hub->started, "greenlets_idle", hub->nidle,
+        "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "timer_buckets",
+        (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "pins", hub->pins,
+        "requests", eg_work_pending(hub), "streams", eg_wires_open(hub), "ready",
+        eg_hub_ready(hub) || hub->inbox.first ? Py_True : Py_False, "small_chunks_on",
+        eg_stack_is_known() ? Py_True : Py_False, "memory", eg_arena_stats());
 }
 
 PyDoc_STRVAR(loop_pin_doc,

@@ -20,18 +20,6 @@
 #define ROOT_CHUNKS 0
 #endif
 
-static Py_ssize_t stack_roots; /* small chunks in use */
-
-bool
-eg_stack_free(void *chunk, size_t size)
-{
-    if (size != ROOT_SIZE)
-        return false;
-    stack_roots--;
-    PyMem_RawFree(chunk);
-    return true;
-}
-
 #if ROOT_CHUNKS
 void
 eg_stack_install(void)
@@ -39,7 +27,7 @@ eg_stack_install(void)
     PyThreadState *thread = PyThreadState_Get();
     if (thread->datastack_chunk || !eg_arena_is_ours())
         return; /* somebody else would free it, and not know what it is */
-    _PyStackChunk *root = PyMem_RawMalloc(ROOT_SIZE);
+    _PyStackChunk *root = eg_arena_small_alloc(ROOT_SIZE);
     if (!root)
         return;
     root->previous = NULL;
@@ -48,7 +36,6 @@ eg_stack_install(void)
     thread->datastack_chunk = root;
     thread->datastack_top = &root->data[1]; /* as CPython does, so that it is never popped */
     thread->datastack_limit = (PyObject **)((char *)root + ROOT_SIZE);
-    stack_roots++;
 }
 
 void
@@ -60,8 +47,7 @@ eg_stack_remove(void)
         return;
     thread->datastack_chunk = NULL;
     thread->datastack_top = thread->datastack_limit = NULL;
-    stack_roots--;
-    PyMem_RawFree(root);
+    eg_arena_small_free(root);
 }
 #else
 void
@@ -75,9 +61,8 @@ eg_stack_remove(void)
 }
 #endif
 
-PyObject *
-eg_stack_stats(void)
+bool
+eg_stack_is_known(void)
 {
-    return Py_BuildValue("{s:n,s:O}", "small_chunks", stack_roots, "small_chunks_on",
-                         ROOT_CHUNKS ? Py_True : Py_False);
+    return ROOT_CHUNKS;
 }

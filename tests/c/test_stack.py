@@ -12,11 +12,11 @@ from evergreen.event import Event
 
 
 def chunks(hub):
-    return hub.stats()["stack"]
+    return hub.stats()["memory"]
 
 
 def test_parked_tasks_have_small_chunks_where_python_is_known(hub):
-    if not chunks(hub)["small_chunks_on"]:
+    if not hub.stats()["small_chunks_on"]:
         assert chunks(hub)["small_chunks"] == 0
         return
     before = chunks(hub)["small_chunks"]
@@ -29,7 +29,7 @@ def test_parked_tasks_have_small_chunks_where_python_is_known(hub):
 
 
 def test_this_python_is_known(hub):
-    assert chunks(hub)["small_chunks_on"] is (sys.version_info < (3, 16))
+    assert hub.stats()["small_chunks_on"] is (sys.version_info < (3, 16))
 
 
 def test_small_chunks_go_with_their_greenlets(hub):
@@ -134,7 +134,7 @@ def test_many_parked_tasks_are_cheap_in_memory():
         first = park(1000)
         before = resident()
         tasks = park(20000)
-        small = evergreen.current.loop.stats()["stack"]["small_chunks_on"]
+        small = evergreen.current.loop.stats()["small_chunks_on"]
         print(small, (resident() - before) / 20000)
         event.set()
         for task in tasks:
