@@ -169,6 +169,72 @@ def test_a_datagram_is_received_whole_or_cut_as_the_size_says(patched):
             assert a.recv(10) == data[:10]
 
 
+DONTWAIT = socket.MSG_DONTWAIT
+LOCAL = socket.AF_UNIX, socket.SOCK_DGRAM
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("recv", (1, DONTWAIT)),
+        ("recv", (1, DONTWAIT | socket.MSG_PEEK)),
+        ("recv", (1, DONTWAIT | socket.MSG_WAITALL)),
+        ("recv_into", (bytearray(1), 1, DONTWAIT)),
+        ("recvfrom", (1, DONTWAIT)),
+        ("recvfrom", (1, DONTWAIT | socket.MSG_WAITALL)),
+        ("recvfrom_into", (bytearray(1), 1, DONTWAIT)),
+        ("recvmsg", (1, 0, DONTWAIT)),
+        ("recvmsg_into", ([bytearray(1)], 0, DONTWAIT)),
+    ],
+)
+def test_a_receiver_that_says_dontwait_does_not_wait(pair, name, args):
+    a, b = pair
+    with evergreen.fail_after(10):
+        assert refusal(getattr(a, name), *args)[0] is BlockingIOError
+    b.send(b"x")
+    assert getattr(a, name)(*args)
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("send", (b"x", DONTWAIT)),
+        ("sendall", (b"x", DONTWAIT)),
+        ("sendmsg", ([b"x"], (), DONTWAIT)),
+    ],
+)
+def test_a_sender_that_says_dontwait_does_not_wait(pair, name, args):
+    a, _ = pair
+    fill(a)
+    with evergreen.fail_after(10):
+        assert refusal(getattr(a, name), *args)[0] is BlockingIOError
+
+
+def test_a_datagram_that_says_dontwait_does_not_wait_for_room(patched, tmp_path):
+    with socket.socket(*LOCAL) as server, socket.socket(*LOCAL) as client:
+        server.bind(str(tmp_path / "server"))
+        with evergreen.fail_after(10), pytest.raises(BlockingIOError):
+            while True:
+                client.sendto(b"x", DONTWAIT, server.getsockname())
+
+
+@pytest.mark.parametrize("name", ["send", "sendmsg"])
+def test_a_stream_takes_what_fits_of_a_sender_that_says_dontwait(pair, name):
+    a, b = pair
+    data = bytes(1 << 22)
+    with evergreen.fail_after(10):
+        sent = a.send(data, DONTWAIT) if name == "send" else a.sendmsg([data], (), DONTWAIT)
+    assert 0 < sent < len(data)
+
+
+def test_dontwait_waits_where_the_socket_has_a_timeout(pair):
+    a, b = pair
+    a.settimeout(30)
+    task = parked(a.recv, 1, DONTWAIT)
+    b.send(b"x")
+    assert task.result() == b"x"
+
+
 def test_recv_with_msg_peek_leaves_the_data(pair):
     a, b = pair
     task = parked(a.recv, 10, socket.MSG_PEEK)
