@@ -37,6 +37,7 @@ _GROUPS = {
     "posix": "os",
     "fcntl": "os",
     "signal": "os",
+    "syslog": "os",
     "subprocess": "os",
     "io": "os",
     "_io": "os",
