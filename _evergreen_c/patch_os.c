@@ -715,10 +715,9 @@ os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */
-EgPatch *const eg_patch_os[] = {&os_read_patch,        &os_readv_patch,    &os_write_patch,
-                                &os_writev_patch,      &os_sendfile_patch, &os_close_patch,
-                                &os_closerange_patch,  &os_dup2_patch,     &os_waitpid_patch,
-                                &os_wait_patch,        &os_wait3_patch,    &os_wait4_patch,
-                                &os_waitid_patch,      &os_system_patch,   &os_flock_patch,
-                                &os_fcntl_lockf_patch, &os_lockf_patch,    &os_syslog_patch,
-                                &os_openlog_patch,     NULL};
+EgPatch *const eg_patch_os[] = {
+    &os_read_patch,     &os_readv_patch,  &os_write_patch,      &os_writev_patch,
+    &os_sendfile_patch, &os_close_patch,  &os_closerange_patch, &os_dup2_patch,
+    &os_waitpid_patch,  &os_wait_patch,   &os_wait3_patch,      &os_wait4_patch,
+    &os_waitid_patch,   &os_system_patch, &os_flock_patch,      &os_fcntl_lockf_patch,
+    &os_lockf_patch,    &os_syslog_patch, &os_openlog_patch,    NULL};

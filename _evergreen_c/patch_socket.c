@@ -1128,7 +1128,7 @@ socket_getnameinfo(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 }
 
 /* The address as it is or, if its host is a name to be looked up, with that host's number in
- * its place: connect() and sendto() would look it up inside the call.  A new reference. */
+ * its place: connect(), sendto() and bind() would look it up inside the call.  A new reference. */
 static PyObject *
 socket_resolve(PyObject *self, PyObject *address)
 {
@@ -1165,15 +1165,41 @@ done:
     return resolved;
 }
 
+EG_PATCH(socket_bind, "_socket.socket", "bind", "socket");
+
+static PyObject *
+socket_bind(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n != 1 || kwnames || !eg_os_may_wait())
+        return eg_patch_call_original(&socket_bind_patch, self, args, n, kwnames);
+    PyObject *address = socket_resolve(self, args[0]), *result = NULL;
+    if (address)
+        result = eg_patch_call_original(&socket_bind_patch, self, &address, 1, NULL);
+    Py_XDECREF(address);
+    return result;
+}
+
 /* ---- the table ------------------------------------------------------------------------------------ */
-EgPatch *const eg_patch_socket[] = {&socket_accept_patch,           &socket_connect_patch,
-                                    &socket_connect_ex_patch,       &socket_recv_patch,
-                                    &socket_recv_into_patch,        &socket_recvfrom_patch,
-                                    &socket_recvfrom_into_patch,    &socket_recvmsg_patch,
-                                    &socket_recvmsg_into_patch,     &socket_send_patch,
-                                    &socket_sendall_patch,          &socket_sendto_patch,
-                                    &socket_sendmsg_patch,          &socket_close_patch,
-                                    &socket_detach_patch,           &socket_close_fd_patch,
-                                    &socket_getaddrinfo_patch,      &socket_gethostbyname_patch,
-                                    &socket_gethostbyname_ex_patch, &socket_gethostbyaddr_patch,
-                                    &socket_getnameinfo_patch,      NULL};
+EgPatch *const eg_patch_socket[] = {&socket_accept_patch,
+                                    &socket_connect_patch,
+                                    &socket_connect_ex_patch,
+                                    &socket_bind_patch,
+                                    &socket_recv_patch,
+                                    &socket_recv_into_patch,
+                                    &socket_recvfrom_patch,
+                                    &socket_recvfrom_into_patch,
+                                    &socket_recvmsg_patch,
+                                    &socket_recvmsg_into_patch,
+                                    &socket_send_patch,
+                                    &socket_sendall_patch,
+                                    &socket_sendto_patch,
+                                    &socket_sendmsg_patch,
+                                    &socket_close_patch,
+                                    &socket_detach_patch,
+                                    &socket_close_fd_patch,
+                                    &socket_getaddrinfo_patch,
+                                    &socket_gethostbyname_patch,
+                                    &socket_gethostbyname_ex_patch,
+                                    &socket_gethostbyaddr_patch,
+                                    &socket_getnameinfo_patch,
+                                    NULL};

@@ -1,8 +1,8 @@
 """asyncio's loops take turns with tasks, those that never wait, too.
 
-A loop waits in its selector, which cooperates where it stands on module select.  One that stands on something
-else (a clock that is simulated, a mock) may answer at once, for ever, while what would end the loop is a task's.
-So each turn of a loop begins by letting others run if it is their time.
+A loop waits in its selector, which cooperates where it stands on module select.  One that stands on
+something else (a clock that is simulated, a mock) may answer at once, for ever, while what would end the loop
+is a task's.  So each turn of a loop begins by letting others run if it is their time.
 """
 
 from __future__ import annotations

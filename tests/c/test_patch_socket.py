@@ -910,6 +910,25 @@ def test_connect_looks_up_names_in_a_thread(listener, lookups):
     assert lookups == [b"localhost"]
 
 
+def test_bind_looks_up_names_in_a_thread(patched, lookups):
+    with socket.socket() as server:
+        others = spawn(server.gettimeout)
+        server.bind(("localhost", 0))
+        assert not others.is_alive()
+        assert server.getsockname()[0] == LOCALHOST
+    with socket.socket() as server, pytest.raises(socket.gaierror):
+        server.bind(("nowhere.invalid", 0))
+    assert lookups == [b"localhost", b"nowhere.invalid"]
+
+
+def test_bind_in_a_callback_looks_up_names_there(patched, lookups):
+    with socket.socket() as server:
+        patched.call_soon(server.bind, ("localhost", 0))
+        settle()
+        assert server.getsockname()[0] == LOCALHOST
+    assert lookups == []
+
+
 # ---- names ---------------------------------------------------------------------------------------------
 
 
