@@ -312,7 +312,7 @@ call_begin(SocketCall *call, PyObject *self, int events)
     if (!eg_socket_look(self, &call->view))
         return -1;
     if (call->view.timeout == 0 || IS_ALG(call->view.family))
-        return 0;
+        return eg_patch_poll();
     call->self = self;
     call->events = events;
     call->deadline = 0;

@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import threading
+import time
 import tracemalloc
 
 import pytest
@@ -556,6 +557,18 @@ def test_a_socket_that_is_always_ready_does_not_starve_other_tasks(pair):
         a.recv(1)
     assert len(turns) >= 2000 // 64
     task.kill()
+    task.join()
+
+
+def test_who_polls_a_non_blocking_socket_lets_others_run(pair):
+    a, b = pair
+    a.setblocking(False)
+    task, received, end = spawn(lambda: (evergreen.sleep(0.001), b.send(b"x"))), b"", time.monotonic() + 10
+    while not received:
+        try:
+            received = a.recv(1)
+        except BlockingIOError:
+            assert time.monotonic() < end
     task.join()
 
 
