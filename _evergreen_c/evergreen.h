@@ -875,6 +875,17 @@ int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else
 bool eg_patch_number(PyObject *object, double *value);
 bool eg_patch_seconds(PyObject *object, double *seconds);
 extern unsigned eg_patch_generation; /* counts what was unpatched */
+/* Before a call that answers at once, if nobody else is needed for it: whoever polls by it lets
+ * others run after as long as CPython lets a native thread run. -1: exception, which is not one
+ * that was thrown at the task: that is met at its next wait. */
+#define EG_POLLS 64 /* calls between two looks at the clock, the first after a hub's poll */
+extern unsigned eg_patch_polls;
+int eg_patch_give_way(void);
+static inline int
+eg_patch_poll(void)
+{
+    return EG_LIKELY(++eg_patch_polls < EG_POLLS) ? 0 : eg_patch_give_way();
+}
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
@@ -920,6 +931,7 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
 /* ---- patch_select.c ----------------------------------------------------------- */
 struct pollfd;
 /* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at

@@ -229,6 +229,7 @@ eg_hub_poll(EgHub *hub, bool block)
     hub->polls++;
     hub->budget = TURNS;
     hub->slice_end = eg_clock_ticks() + hub->slice_ticks;
+    eg_patch_polls = 0;
 }
 
 /* ---- nothing left to run --------------------------------------------------------- */

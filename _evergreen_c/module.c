@@ -142,6 +142,9 @@ static PyMethodDef module_methods[] = {
     {"semaphore_post", eg_semaphore_post, METH_O,
      PyDoc_STR("semaphore_post($module, handle, /)\n--\n\n"
                "Give a unit back to the sem_t at an address.")},
+    {"asyncio_turn", eg_asyncio_turn, METH_NOARGS,
+     PyDoc_STR("asyncio_turn($module, /)\n--\n\n"
+               "Let other tasks run, if it is their time.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"

@@ -268,6 +268,30 @@ patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t w
     return patch && (patch->def || patch_find(patch) > 0) ? patch : NULL;
 }
 
+/* ---- polling -------------------------------------------------------------------------- */
+#define INTERVAL 25 /* slices: 5 ms, as sys.getswitchinterval() has it */
+
+unsigned eg_patch_polls;
+
+int
+eg_patch_give_way(void)
+{
+    EgHub *hub = eg_hub_here;
+    eg_patch_polls = 0;
+    if (!eg_hub_cooperates()
+        || eg_clock_ticks() < hub->slice_end + (INTERVAL - 1) * hub->slice_ticks
+        || !eg_os_may_wait())
+        return 0;
+    EgTask *me = eg_hub_task(hub);
+    if (me->state != EG_RUNNING)
+        return 0;
+    eg_shield_begin(me);
+    int status = eg_wait_begin() ? eg_wait_yield(me) : -1;
+    eg_shield_leave(me);
+    return status;
+}
+
+/* ---- swapping --------------------------------------------------------------------------- */
 unsigned eg_patch_generation;
 
 int

@@ -4,7 +4,8 @@
  * hooks of asynchronous generators likewise.  Here they belong to the task that set them:
  * when another one goes on they are exchanged, once any loop has run at all.
  *
- * That the loop waits without blocking the thread is patch_select.c's business.
+ * That the loop waits without blocking the thread is patch_select.c's business; one that does not
+ * wait at all is told to take turns (evergreen/_asyncio.py).
  */
 #include "evergreen.h"
 
@@ -107,8 +108,13 @@ eg_asyncio_end(EgTask *me)
 static PyObject *
 asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
+    static bool told; /* that a loop runs; afterwards patcher does it */
     PyObject *done =
         eg_patch_call_original(&asyncio_set_running_loop_patch, self, args, n, kwnames);
+    if (done && !told) {
+        Py_SETREF(done, eg_policy_call("asyncio_runs", (PyObject *[]){Py_True}, 1));
+        told = done != NULL;
+    }
     if (!done || !eg_hub_cooperates())
         return done;
     EgHub *hub = eg_hub_here;
@@ -122,6 +128,16 @@ asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, Py
     Py_XSETREF((me ? &me->kept : &hub->kept)->running_loop,
                args[0] == Py_None ? NULL : Py_NewRef(args[0]));
     return done;
+}
+
+PyObject *
+eg_asyncio_turn(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (eg_hub_cooperates() && eg_os_turn() < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 EgPatch *const eg_patch_asyncio[] = {&asyncio_set_running_loop_patch, NULL};

@@ -117,7 +117,11 @@ lock_take(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
           PyObject *kwnames)
 {
     uint64_t deadline;
-    if (!eg_hub_cooperates() || !lock_may_wait(args, n, kwnames, &deadline))
+    if (!eg_hub_cooperates())
+        return eg_patch_call_original(patch, self, args, n, kwnames);
+    if (eg_patch_poll() < 0)
+        return NULL;
+    if (!lock_may_wait(args, n, kwnames, &deadline))
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int status = lock_try(self);
     if (status == 0 && eg_thread_is_sentinel(self))
@@ -331,6 +335,8 @@ rlock_acquire_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
     uint64_t deadline;
     if (!eg_hub_cooperates())
         return eg_patch_call_original(patch, op, args, n, kwnames);
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (lock_may_wait(args, n, kwnames, &deadline)) {
         int status = rlock_take(self, 1, deadline);
         return status < 0 ? NULL : PyBool_FromLong(status);

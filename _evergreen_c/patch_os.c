@@ -637,6 +637,26 @@ os_system(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
     return eg_patch_offload("offload", &os_system_patch, self, args, n, kwnames);
 }
 
+/* Both may connect to the daemon, and wait for it to take a message. */
+EG_PATCH(os_syslog, "syslog", "syslog", "os");
+EG_PATCH(os_openlog, "syslog", "openlog", "os");
+
+static PyObject *
+os_syslog(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_os_may_wait())
+        return eg_patch_call_original(&os_syslog_patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", &os_syslog_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+os_openlog(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_os_may_wait())
+        return eg_patch_call_original(&os_openlog_patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", &os_openlog_patch, self, args, n, kwnames);
+}
+
 /* A lock on a file: try without waiting, then leave it to the policy's *how*(args). */
 static PyObject *
 lock_file(const EgPatch *patch, const char *how, PyObject *self, PyObject *const *args,
@@ -695,9 +715,9 @@ os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */
-EgPatch *const eg_patch_os[] = {&os_read_patch,        &os_readv_patch,    &os_write_patch,
-                                &os_writev_patch,      &os_sendfile_patch, &os_close_patch,
-                                &os_closerange_patch,  &os_dup2_patch,     &os_waitpid_patch,
-                                &os_wait_patch,        &os_wait3_patch,    &os_wait4_patch,
-                                &os_waitid_patch,      &os_system_patch,   &os_flock_patch,
-                                &os_fcntl_lockf_patch, &os_lockf_patch,    NULL};
+EgPatch *const eg_patch_os[] = {
+    &os_read_patch,     &os_readv_patch,  &os_write_patch,      &os_writev_patch,
+    &os_sendfile_patch, &os_close_patch,  &os_closerange_patch, &os_dup2_patch,
+    &os_waitpid_patch,  &os_wait_patch,   &os_wait3_patch,      &os_wait4_patch,
+    &os_waitid_patch,   &os_system_patch, &os_flock_patch,      &os_fcntl_lockf_patch,
+    &os_lockf_patch,    &os_syslog_patch, &os_openlog_patch,    NULL};

@@ -312,11 +312,19 @@ call_begin(SocketCall *call, PyObject *self, int events)
     if (!eg_socket_look(self, &call->view))
         return -1;
     if (call->view.timeout == 0 || IS_ALG(call->view.family))
-        return 0;
+        return eg_patch_poll();
     call->self = self;
     call->events = events;
     call->deadline = 0;
     return 1;
+}
+
+/* Whether the program's own flags keep the original from waiting; on a socket with a timeout it
+ * waits nevertheless, for that is done in front of the system call. */
+static inline bool
+call_never_waits(const SocketCall *call, int flags)
+{
+    return (flags & MSG_DONTWAIT) && call->view.timeout < 0;
 }
 
 /* ---- arguments -------------------------------------------------------------------- */
@@ -406,6 +414,8 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         return receive_oddly(&socket_recv_patch, &call.view, self, args, n, NULL);
     if (call_turn(&call) < 0)
         return NULL;
+    if (call_never_waits(&call, flags))
+        return eg_patch_call_original(&socket_recv_patch, self, args, n, NULL);
     bool stream = call.view.type == SOCK_STREAM && flags == 0;
     for (;;) {
         ssize_t got;
@@ -485,7 +495,11 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
         result = eg_patch_call_original(&socket_recv_into_patch, self, args, n, kwnames);
     else if (flags & ODD_RECEIVE)
         result = receive_oddly(&socket_recv_into_patch, &call.view, self, args, n, kwnames);
-    else if (call_turn(&call) == 0) {
+    else if (call_turn(&call) < 0)
+        result = NULL;
+    else if (call_never_waits(&call, flags))
+        result = eg_patch_call_original(&socket_recv_into_patch, self, args, n, kwnames);
+    else {
         ssize_t got = call_receive(&call, buffer.buf, (size_t)size, flags);
         result = got < 0 ? NULL : PyLong_FromSsize_t(got);
     }
@@ -527,7 +541,11 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
     if (!go || kwnames || n < 1 || n > 2 || (n == 2 && !arg_int(args[1], &flags))
         || !arg_buffer(args[0], PyBUF_SIMPLE, &buffer))
         return eg_patch_call_original(patch, self, args, n, kwnames);
-    if (call_turn(&call) == 0) {
+    if (call_turn(&call) < 0)
+        result = NULL;
+    else if (call_never_waits(&call, flags))
+        result = eg_patch_call_original(patch, self, args, n, NULL);
+    else {
         Py_ssize_t sent = call_send(&call, buffer.buf, buffer.len, flags, all);
         if (sent >= 0)
             result = all ? Py_NewRef(Py_None) : PyLong_FromSsize_t(sent);
@@ -596,7 +614,11 @@ call_with_flags(SocketCall *call, const EgPatch *patch, PyObject **full, Py_ssiz
         return receive_oddly(patch, &call->view, call->self, full, n, NULL);
     if (call->events == EG_READ ? flags & MSG_WAITALL : flags & MSG_FASTOPEN)
         return eg_patch_offload("offload", patch, call->self, full, n, NULL);
-    if (call_turn(call) < 0 || !(dontwait = PyLong_FromLong(flags | MSG_DONTWAIT)))
+    if (call_turn(call) < 0)
+        return NULL;
+    if (call_never_waits(call, flags))
+        return eg_patch_call_original(patch, call->self, full, n, NULL);
+    if (!(dontwait = PyLong_FromLong(flags | MSG_DONTWAIT)))
         return NULL;
     full[at] = dontwait;
     for (;;) {
@@ -698,7 +720,7 @@ call_send_rest(SocketCall *call, PyObject *parts, PyObject *flags, PyObject *res
     Py_ssize_t sent = result ? PyLong_AsSsize_t(result) : -1;
     int number = 0;
     if (sent < 0 || call->view.timeout >= 0 || call->view.type != SOCK_STREAM
-        || (flags && !arg_int(flags, &number)))
+        || (flags && !arg_int(flags, &number)) || call_never_waits(call, number))
         return result;
     PyObject *nothing = PyBytes_FromStringAndSize(NULL, 0);
     PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "O", parts) : NULL;
@@ -1106,7 +1128,7 @@ socket_getnameinfo(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 }
 
 /* The address as it is or, if its host is a name to be looked up, with that host's number in
- * its place: connect() and sendto() would look it up inside the call.  A new reference. */
+ * its place: connect(), sendto() and bind() would look it up inside the call.  A new reference. */
 static PyObject *
 socket_resolve(PyObject *self, PyObject *address)
 {
@@ -1143,15 +1165,41 @@ done:
     return resolved;
 }
 
+EG_PATCH(socket_bind, "_socket.socket", "bind", "socket");
+
+static PyObject *
+socket_bind(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n != 1 || kwnames || !eg_os_may_wait())
+        return eg_patch_call_original(&socket_bind_patch, self, args, n, kwnames);
+    PyObject *address = socket_resolve(self, args[0]), *result = NULL;
+    if (address)
+        result = eg_patch_call_original(&socket_bind_patch, self, &address, 1, NULL);
+    Py_XDECREF(address);
+    return result;
+}
+
 /* ---- the table ------------------------------------------------------------------------------------ */
-EgPatch *const eg_patch_socket[] = {&socket_accept_patch,           &socket_connect_patch,
-                                    &socket_connect_ex_patch,       &socket_recv_patch,
-                                    &socket_recv_into_patch,        &socket_recvfrom_patch,
-                                    &socket_recvfrom_into_patch,    &socket_recvmsg_patch,
-                                    &socket_recvmsg_into_patch,     &socket_send_patch,
-                                    &socket_sendall_patch,          &socket_sendto_patch,
-                                    &socket_sendmsg_patch,          &socket_close_patch,
-                                    &socket_detach_patch,           &socket_close_fd_patch,
-                                    &socket_getaddrinfo_patch,      &socket_gethostbyname_patch,
-                                    &socket_gethostbyname_ex_patch, &socket_gethostbyaddr_patch,
-                                    &socket_getnameinfo_patch,      NULL};
+EgPatch *const eg_patch_socket[] = {&socket_accept_patch,
+                                    &socket_connect_patch,
+                                    &socket_connect_ex_patch,
+                                    &socket_bind_patch,
+                                    &socket_recv_patch,
+                                    &socket_recv_into_patch,
+                                    &socket_recvfrom_patch,
+                                    &socket_recvfrom_into_patch,
+                                    &socket_recvmsg_patch,
+                                    &socket_recvmsg_into_patch,
+                                    &socket_send_patch,
+                                    &socket_sendall_patch,
+                                    &socket_sendto_patch,
+                                    &socket_sendmsg_patch,
+                                    &socket_close_patch,
+                                    &socket_detach_patch,
+                                    &socket_close_fd_patch,
+                                    &socket_getaddrinfo_patch,
+                                    &socket_gethostbyname_patch,
+                                    &socket_gethostbyname_ex_patch,
+                                    &socket_gethostbyaddr_patch,
+                                    &socket_getnameinfo_patch,
+                                    NULL};

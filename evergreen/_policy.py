@@ -16,7 +16,7 @@ import threading
 from collections import namedtuple
 from functools import partial
 
-from evergreen import _drivers, _threads
+from evergreen import _asyncio, _drivers, _threads
 from evergreen import _evergreen_c as core
 
 # ---- exceptions nobody observes ------------------------------------------------------------
@@ -366,6 +366,10 @@ def module_imported(module: ModuleType) -> None:
     """A module in C was imported after something was patched."""
     _drivers.imported(module)
 
+
+# ---- asyncio ---------------------------------------------------------------------------------------
+
+asyncio_runs = _asyncio.follow
 
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import pass_time, settle
+from helpers import pass_time, run_python, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -123,6 +123,64 @@ def test_a_try_neither_waits_nor_lets_others_run(patched, make, args):
     assert not ran
     task.join()
     end(holder)
+
+
+def try_and_release(lock):
+    lock.acquire(False)
+    lock.release()
+
+
+@pytest.mark.parametrize("make", LOCKS)
+@pytest.mark.parametrize("poll", [try_and_release, lambda lock: lock.__enter__() and lock.__exit__()])
+def test_who_polls_a_free_lock_lets_others_run_in_time(patched, make, poll):
+    lock, done, end = make(), [], time.monotonic() + 10
+    task = spawn(lambda: (sleep(0.001), done.append(1)))
+    while not done:
+        poll(lock)
+        assert time.monotonic() < end
+    task.join()
+
+
+def test_who_polls_a_taken_lock_lets_its_owner_run(patched):
+    lock, end = threading.Lock(), time.monotonic() + 10
+    lock.acquire()
+    task = spawn(lock.release)
+    while not lock.acquire(False):
+        assert time.monotonic() < end
+    task.join()
+
+
+def test_a_kill_meets_who_polls_a_lock_at_its_next_wait(patched):
+    lock, others, polled = threading.Lock(), [], []
+
+    def poll():
+        while not others:
+            try_and_release(lock)
+        try_and_release(lock)
+        polled.append(1)
+        sleep(0)
+        polled.append(2)
+
+    task = spawn(poll)
+    spawn(lambda: (task.kill(), others.append(1)))
+    task.join()
+    assert polled == [1]
+
+
+def test_ctrl_c_ends_a_main_program_that_polls_a_lock():
+    child = run_python(
+        """
+        import os, signal, threading
+        from evergreen import patcher, spawn
+        patcher.patch()
+        lock = threading.Lock()
+        spawn(os.kill, os.getpid(), signal.SIGINT)
+        while True:
+            with lock:
+                pass
+        """
+    )
+    assert child.returncode == -2 and "KeyboardInterrupt" in child.stderr, child.stderr
 
 
 @pytest.mark.parametrize("make", LOCKS)

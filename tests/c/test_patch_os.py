@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import syslog
 import threading
 import time
 import tty
@@ -439,6 +440,18 @@ def test_communicate_feeds_and_reads_at_once(patched):
 def test_the_timeout_of_a_child_holds(patched):
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run(["sleep", "60"], timeout=0.01)
+
+
+@pytest.mark.parametrize("call", [lambda: syslog.syslog(syslog.LOG_DEBUG, "unseen"), syslog.openlog])
+def test_syslog_lets_other_tasks_run(patched, call):
+    mask = syslog.setlogmask(syslog.LOG_MASK(syslog.LOG_EMERG))
+    try:
+        others = spawn(lambda: None)
+        call()
+        assert not others.is_alive()
+    finally:
+        syslog.closelog()
+        syslog.setlogmask(mask)
 
 
 def test_system_and_popen_let_other_tasks_run(patched):

@@ -55,6 +55,16 @@ def refusal(function, *args, **kwargs):
     return caught.type, str(caught.value)
 
 
+def test_who_polls_an_empty_queue_lets_others_put(simple):
+    task, got, end = spawn(lambda: (sleep(0.001), simple.put(7))), None, time.monotonic() + 10
+    while not got:
+        try:
+            got = simple.get(False)
+        except Empty:
+            assert time.monotonic() < end
+    task.join()
+
+
 @pytest.mark.parametrize("put", ["put", "put_nowait"])
 def test_get_lets_other_tasks_run_until_something_is_put(simple, put):
     task, ran = parked(simple.get), []

@@ -146,6 +146,21 @@ def test_the_count_of_threads_counts_tasks(patched):
     assert _thread._count() == before
 
 
+def test_the_count_of_threads_leaves_out_those_of_the_pool():
+    out = output_of(
+        """
+        import _thread
+        from evergreen import offload, patcher, _evergreen_c as core
+        patcher.patch()
+        native_count = core.patch_native("_thread", "_count")
+        before = _thread._count()
+        in_pool = offload(_thread._count)
+        print(before, in_pool, _thread._count(), native_count())
+        """
+    )
+    assert out.split() == ["0", "0", "0", "1"]  # it stays there, idle
+
+
 def test_a_native_thread_without_a_loop_starts_native_threads(patched):
     def other():
         found = []
