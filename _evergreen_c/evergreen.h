@@ -746,7 +746,7 @@ typedef struct {
     EgRing queue;
     pthread_cond_t wanted;
 } EgLane;
-extern EgLane eg_lane_file, eg_lane_dns;
+extern EgLane eg_lane_file, eg_lane_dns, eg_lane_open;
 
 typedef enum { EG_WORK_QUEUED, EG_WORK_BEGUN, EG_WORK_DONE, EG_WORK_CANCELLED } EgWorkState;
 
@@ -775,6 +775,15 @@ int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL 
 /* ---- fs.c ------------------------------------------------------------------------ */
 int eg_fs_setup(PyObject *module); /* adds its functions */
 extern PyType_Spec eg_fs_request_spec;
+/* For the patches, in a task that may wait. Whether opening it may take for ever: a FIFO. */
+bool eg_fs_open_waits(const char *path, int dir_fd, int flags);
+/* openat(2) of path, a bytes object, in a thread of the lane: the descriptor; -1: exception, of
+ * name. What the lane of files finds to be a FIFO goes to that for those. */
+int eg_fs_open(EgLane *lane, PyObject *name, PyObject *path, int dir_fd, int flags, int mode);
+/* read(2) and write(2), or with an offset that is not negative pread(2) and pwrite(2): in this
+ * thread if the page cache can do it, else in one of the lane; -1: exception. */
+ssize_t eg_fs_read(int fd, void *into, size_t size, int64_t offset);
+ssize_t eg_fs_write(int fd, const void *from, size_t size, int64_t offset);
 
 /* ---- dns.c ----------------------------------------------------------------------- */
 int eg_dns_setup(void);
@@ -862,7 +871,8 @@ extern EgPatch *const eg_patch_time[],
 extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
                                                                *const eg_patch_multiprocessing[],
                                                                    *const eg_patch_asyncio[],
-                                                                       *const eg_patch_signal[];
+                                                                       *const eg_patch_signal[],
+                                                                           *const eg_patch_file[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -906,12 +916,17 @@ bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() *
 void eg_socket_forget(int fd); /* the number is about to mean something else */
 
 /* ---- patch_os.c: descriptors that are not ours -------------------------------- */
-typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
+typedef enum { EG_FD_NATIVE, EG_FD_FILE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
 enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
 EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
-int eg_os_turn(void);            /* before an operation, for others' sake; -1: killed */
-int eg_os_give_way(void);        /* let the others run, if that may be; -1: killed */
-bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
+/* Put positional and keyword arguments in their places, those that are missing NULL; false,
+ * without an exception: there are others. */
+bool eg_os_arrange(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *const *names,
+                   Py_ssize_t count, PyObject **full);
+bool eg_os_int(PyObject *object, int *value); /* likewise: it is one */
+int eg_os_turn(void);      /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);  /* let the others run, if that may be; -1: killed */
+bool eg_os_may_wait(void); /* in a task, not in a callback; no exception */
 /* As read(2), and as write(2) of all, with the task parked; -1: exception. */
 ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
 ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
@@ -922,6 +937,10 @@ typedef struct EgVisit EgVisit;
 EgVisit *eg_visit_begin(PyObject *object);
 void eg_visit_end(EgVisit *visit, PyObject *object);
 void eg_io_after_fork(void);
+
+/* ---- patch_file.c: what opens files; regular files, if they are patched ----------- */
+bool eg_file_on(void); /* whether patch(files=True) is on */
+PyObject *eg_file_follow(PyObject *module, PyObject *unused);
 
 /* ---- patch_multiprocessing.c ------------------------------------------------------ */
 PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);

@@ -22,6 +22,7 @@
 #include <structmember.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -30,6 +31,7 @@
 #endif
 
 #define PARAMS 5        /* that an operation may have */
+#define MEMORY 1        /* the major number of /dev/null, zero, random and so on */
 #define AT_ONCE 1048576 /* bytes that are copied without leaving the thread, at most */
 
 typedef struct EgFs EgFs;
@@ -60,6 +62,7 @@ typedef struct {
 
 struct EgFs {
     EgWork work;
+    EgLane *lane;
     const EgFsOp *op;
     int shares;
     bool text;         /* names in the result are str, not bytes */
@@ -817,18 +820,28 @@ fs_sort(const EgFsOp *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
 }
 
 static EgFs *
-fs_new(const EgFsOp *op, PyObject *const *sorted)
+fs_make(const EgFsOp *op)
 {
     EgFs *fs = PyMem_RawCalloc(1, sizeof *fs);
     if (!fs)
         return (EgFs *)PyErr_NoMemory();
     fs->op = op;
+    fs->lane = &eg_lane_file;
     fs->shares = 1; /* the caller's */
     fs->status = UV_ECANCELED;
     fs->work.done.run = fs_on_done;
     fs->work.run = fs_run;
     fs->work.undo = fs_undo;
     fs->work.orphaned = fs_orphaned;
+    return fs;
+}
+
+static EgFs *
+fs_new(const EgFsOp *op, PyObject *const *sorted)
+{
+    EgFs *fs = fs_make(op);
+    if (!fs)
+        return NULL;
     for (int i = 0; i < op->nparams; i++) {
         PyObject *value = sorted[i];
         if (op->param[i].kind == 'P' && value == Py_None)
@@ -863,7 +876,7 @@ fs_run_elsewhere(EgFs *fs)
             fs_run_here(fs); /* the task was killed: all the more */
         return -1;
     }
-    if (eg_work_submit(me->hub, &eg_lane_file, &fs->work) < 0)
+    if (eg_work_submit(me->hub, fs->lane, &fs->work) < 0)
         return -1;
     fs->shares++; /* the lane's: given back by fs_on_done() or fs_orphaned() */
     eg_wait_join(me, &fs->waiters);
@@ -933,7 +946,7 @@ fs_start(EgFs *fs, PyObject *callback)
     request->error = Py_NewRef(Py_None);
     if (fs->op->traits & READS && fs_read_here(fs)) {
         eg_hub_push(hub, &fs->work.done);
-    } else if (fs_own_memory(fs) < 0 || eg_work_submit(hub, &eg_lane_file, &fs->work) < 0) {
+    } else if (fs_own_memory(fs) < 0 || eg_work_submit(hub, fs->lane, &fs->work) < 0) {
         Py_DECREF(request);
         return NULL;
     }
@@ -966,6 +979,113 @@ fs_method(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
 done:
     fs_leave(fs); /* the caller's share */
     return result;
+}
+
+/* ---- for the patches ------------------------------------------------------------------------------------- */
+bool
+eg_fs_open_waits(const char *path, int dir_fd, int flags)
+{
+    struct stat st;
+    int follow = flags & O_NOFOLLOW ? AT_SYMLINK_NOFOLLOW : 0;
+    if (flags & (O_NONBLOCK | O_PATH | O_DIRECTORY) || fstatat(dir_fd, path, &st, follow) < 0)
+        return false;
+    /* A FIFO for its other end, unless this is both; a serial line for its carrier. */
+    return S_ISFIFO(st.st_mode) ? (flags & O_ACCMODE) != O_RDWR
+                                : S_ISCHR(st.st_mode) && major(st.st_rdev) != MEMORY;
+}
+
+static ssize_t
+run_open_at(EgFs *fs)
+{
+    int fd, flags = (int)fs->n[1];
+    if (fs->lane == &eg_lane_file && eg_fs_open_waits(PATH(fs, 0), (int)fs->n[0], flags))
+        return UV_EAGAIN; /* it would keep a thread from work that takes no longer than a disk */
+    do
+        fd = openat((int)fs->n[0], PATH(fs, 0), flags | O_CLOEXEC, (mode_t)fs->n[2]);
+    while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
+}
+
+int
+eg_fs_open(EgLane *lane, PyObject *name, PyObject *path, int dir_fd, int flags, int mode)
+{
+    static const EgFsOp op = {
+        .name = "open", .run = run_open_at, .traits = MAKES_FD, .kind = {"open", NULL}};
+    int fd = -1;
+    eg_work_bury();
+    for (;;) {
+        EgFs *fs = fs_make(&op);
+        if (!fs)
+            return -1;
+        fs->lane = lane;
+        fs->name[0] = Py_NewRef(name);
+        fs->path[0] = Py_NewRef(path);
+        fs->n[0] = dir_fd, fs->n[1] = flags, fs->n[2] = mode;
+        int status = fs_run_elsewhere(fs);
+        bool again = status == 0 && fs->status == UV_EAGAIN && lane == &eg_lane_file;
+        if (status == 0 && fs->status >= 0 && fs->work.state != EG_WORK_CANCELLED) {
+            fd = (int)fs->status;
+            fs->taken = true;
+        } else if (status == 0 && !again)
+            fs_result(fs);
+        fs_leave(fs); /* the caller's share */
+        if (!again)
+            return fd;
+        lane = &eg_lane_open;
+    }
+}
+
+/* An operation on memory that is the caller's only while its task lives. */
+static ssize_t
+fs_transfer(EgFs *fs, int fd, int64_t offset)
+{
+    ssize_t done = -1;
+    eg_work_bury();
+    fs->n[0] = fd;
+    fs->n[1] = offset;
+    if (fs_perform(fs) == 0) {
+        PyObject *result = fs_result(fs);
+        done = result ? fs->status : -1;
+        Py_XDECREF(result);
+    }
+    fs_leave(fs); /* the caller's share */
+    return done;
+}
+
+ssize_t
+eg_fs_read(int fd, void *into, size_t size, int64_t offset)
+{
+    static const EgFsOp op = {.name = "read",
+                              .run = run_read,
+                              .result = result_filled,
+                              .traits = READS,
+                              .kind = {"read", NULL}};
+    EgFs *fs = fs_make(&op);
+    if (!fs)
+        return -1;
+    fs->size = size;
+    /* None owns the memory: the buffer is there, and there is nothing to release. */
+    PyBuffer_FillInfo(&fs->buffer, Py_None, into, (Py_ssize_t)size, 0, PyBUF_WRITABLE);
+    return fs_transfer(fs, fd, offset);
+}
+
+ssize_t
+eg_fs_write(int fd, const void *from, size_t size, int64_t offset)
+{
+    static const EgFsOp op = {.name = "write",
+                              .run = run_write,
+                              .result = result_size,
+                              .traits = WRITES,
+                              .kind = {"write", NULL}};
+    EgFs *fs = fs_make(&op);
+    if (!fs)
+        return -1;
+    fs->size = size;
+    if (!(fs->data = PyBytes_FromStringAndSize(from, (Py_ssize_t)size))) {
+        fs_leave(fs);
+        return -1;
+    }
+    return fs_transfer(fs, fd, offset);
 }
 
 /* ---- FSRequest -------------------------------------------------------------------------------------------- */

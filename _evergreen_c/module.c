@@ -133,6 +133,9 @@ static PyMethodDef module_methods[] = {
     {"thread_follow", eg_thread_follow, METH_O,
      PyDoc_STR("thread_follow($module, on, /)\n--\n\n"
                "Have thread-local data follow tasks from now on, or not.")},
+    {"file_follow", eg_file_follow, METH_NOARGS,
+     PyDoc_STR("file_follow($module, /)\n--\n\n"
+               "Have io.FileIO() ask from now on whether opening files is patched.")},
     {"note_native_thread", eg_thread_note_native, METH_O,
      PyDoc_STR("note_native_thread($module, lock, /)\n--\n\n"
                "Say that C code releases this lock, when a native thread ends.")},

@@ -4,6 +4,9 @@
  * ml_meth.  Replacing that pointer reaches every reference there is, whatever was imported
  * first, and leaves types, pickles and subclasses alone; putting it back unpatches.
  *
+ * A builtin function's hash is made of that pointer, too, so it is replaced by one that keeps the
+ * hash: sets and dicts of functions, such as os.supports_dir_fd, go on finding it.
+ *
  * The interpreter has fixed the calling convention when it made the function object, so a
  * replacement must be entered in the original's: EG_PATCH makes a door for each.
  */
@@ -169,11 +172,13 @@ eg_patch_errno(void)
 }
 
 /* ---- finding and swapping ------------------------------------------------ */
-static EgPatch *const *const patch_tables[] = {
-    eg_patch_time, eg_patch_socket,          eg_patch_select,  eg_patch_thread,
-    eg_patch_lock, eg_patch_queue,           eg_patch_os,      eg_patch_io,
-    eg_patch_ssl,  eg_patch_multiprocessing, eg_patch_asyncio, eg_patch_signal,
-    NULL};
+static EgPatch *const *const patch_tables[] = {eg_patch_time,    eg_patch_socket,
+                                               eg_patch_select,  eg_patch_thread,
+                                               eg_patch_lock,    eg_patch_queue,
+                                               eg_patch_os,      eg_patch_io,
+                                               eg_patch_ssl,     eg_patch_multiprocessing,
+                                               eg_patch_asyncio, eg_patch_signal,
+                                               eg_patch_file,    NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no
@@ -291,6 +296,51 @@ eg_patch_give_way(void)
     return status;
 }
 
+/* ---- hashes ------------------------------------------------------------------ */
+#define PLACES 2048                   /* many times as many as there are patches */
+static const EgPatch *placed[PLACES]; /* by the address of their table entry */
+static hashfunc function_hash_native;
+
+/* Where the patch of a table entry is, or would be. */
+static const EgPatch **
+patch_place(const PyMethodDef *def)
+{
+    size_t at = (size_t)((uintptr_t)def * UINT64_C(0x9E3779B97F4A7C15) >> 32) % PLACES;
+    while (placed[at] && placed[at]->def != def)
+        at = (at + 1) % PLACES;
+    return &placed[at];
+}
+
+/* As if nothing were patched. */
+static Py_hash_t
+function_hash(PyObject *op)
+{
+    PyCFunctionObject view = *(PyCFunctionObject *)op;
+    const EgPatch *patch = *patch_place(view.m_ml);
+    if (!patch)
+        return function_hash_native(op);
+    PyMethodDef def = *view.m_ml;
+    def.ml_meth = patch->original;
+    view.m_ml = &def;
+    return function_hash_native((PyObject *)&view);
+}
+
+static void
+function_hash_follow(void)
+{
+    PyTypeObject *types[] = {&PyCFunction_Type, &PyCMethod_Type};
+    if (function_hash_native)
+        return;
+    function_hash_native = PyCFunction_Type.tp_hash;
+    for (int i = 0; i < 2; i++) {
+        PyObject *wrapper = PyDict_GetItemString(types[i]->tp_dict, "__hash__"); /* borrowed */
+        if (wrapper && Py_IS_TYPE(wrapper, &PyWrapperDescr_Type))
+            ((PyWrapperDescrObject *)wrapper)->d_wrapped = (void *)function_hash;
+        if (types[i]->tp_hash == function_hash_native)
+            types[i]->tp_hash = function_hash;
+    }
+}
+
 /* ---- swapping --------------------------------------------------------------------------- */
 unsigned eg_patch_generation;
 
@@ -301,6 +351,8 @@ eg_patch_apply(EgPatch *patch, bool on)
     PyCFunction door = found > 0 ? patch_door(patch, patch->def->ml_flags) : NULL;
     if (!door)
         return found < 0 ? -1 : 0;
+    function_hash_follow();
+    *patch_place(patch->def) = patch;
     if (patch->applied && !on)
         eg_patch_generation++;
     patch->def->ml_meth = on ? door : patch->original;

@@ -1,7 +1,6 @@
 /* patch_io.c: raw and buffered streams on pipes, terminals and sockets.
  *
- * FileIO's methods read and write as os.read() and os.write() do here (patch_os.c); regular
- * files stay native.
+ * FileIO's methods read and write as os.read() and os.write() do here (patch_os.c).
  *
  * A buffered stream calls its raw stream with a native lock held, and takes a second call in
  * the same thread for a reentrant one.  So each call on it is noted, with the task that made
@@ -11,6 +10,8 @@
 #include "evergreen.h"
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define CHUNK 8192 /* bytes: what readall() begins with */
 
@@ -71,11 +72,23 @@ file_fd(PyObject *self)
     return ((FileObject *)self)->fd;
 }
 
+/* How much to ask for at first: of a regular file all that is there, and one byte more, which
+ * tells that this is the end. */
+static Py_ssize_t
+file_rest(int fd, EgFdKind kind)
+{
+    struct stat st;
+    off_t at = kind == EG_FD_FILE ? lseek(fd, 0, SEEK_CUR) : -1;
+    if (at < 0 || fstat(fd, &st) < 0 || st.st_size < at || st.st_size - at >= PY_SSIZE_T_MAX)
+        return CHUNK;
+    return (Py_ssize_t)(st.st_size - at) + 1;
+}
+
 /* Everything up to the end. */
 static PyObject *
 file_read_all(const EgPatch *patch, PyObject *self, EgFdKind kind)
 {
-    Py_ssize_t size = CHUNK, filled = 0;
+    Py_ssize_t size = file_rest(file_fd(self), kind), filled = 0;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     while (bytes) {
         int fd = file_fd(self); /* others may have closed it */
@@ -99,7 +112,7 @@ file_read_all(const EgPatch *patch, PyObject *self, EgFdKind kind)
             break;
         }
         filled += got;
-        if (filled == size && _PyBytes_Resize(&bytes, size *= 2) < 0)
+        if (filled == size && _PyBytes_Resize(&bytes, size = size < CHUNK ? CHUNK : size * 2) < 0)
             break;
     }
     return bytes;
@@ -388,6 +401,18 @@ BUFFERED(io_random_peek, "BufferedRandom", "peek");
 BUFFERED(io_random_write, "BufferedRandom", "write");
 BUFFERED(io_random_flush, "BufferedRandom", "flush");
 BUFFERED(io_random_close, "BufferedRandom", "close");
+BUFFERED(io_reader_seek, "BufferedReader", "seek");
+BUFFERED(io_reader_tell, "BufferedReader", "tell");
+BUFFERED(io_reader_truncate, "BufferedReader", "truncate");
+BUFFERED(io_reader_detach, "BufferedReader", "detach");
+BUFFERED(io_writer_seek, "BufferedWriter", "seek");
+BUFFERED(io_writer_tell, "BufferedWriter", "tell");
+BUFFERED(io_writer_truncate, "BufferedWriter", "truncate");
+BUFFERED(io_writer_detach, "BufferedWriter", "detach");
+BUFFERED(io_random_seek, "BufferedRandom", "seek");
+BUFFERED(io_random_tell, "BufferedRandom", "tell");
+BUFFERED(io_random_truncate, "BufferedRandom", "truncate");
+BUFFERED(io_random_detach, "BufferedRandom", "detach");
 
 /* Iteration is a slot, not a method: it is replaced for good, and asks whether it is patched. */
 static iternextfunc buffered_next_native;
@@ -442,4 +467,16 @@ EgPatch *const eg_patch_io[] = {&io_file_read_patch,
                                 &io_random_write_patch,
                                 &io_random_flush_patch,
                                 &io_random_close_patch,
+                                &io_reader_seek_patch,
+                                &io_reader_tell_patch,
+                                &io_reader_truncate_patch,
+                                &io_reader_detach_patch,
+                                &io_writer_seek_patch,
+                                &io_writer_tell_patch,
+                                &io_writer_truncate_patch,
+                                &io_writer_detach_patch,
+                                &io_random_seek_patch,
+                                &io_random_tell_patch,
+                                &io_random_truncate_patch,
+                                &io_random_detach_patch,
                                 NULL};

@@ -3,7 +3,9 @@
  * A descriptor belongs to whoever shares it, other processes too, so its O_NONBLOCK is never
  * touched.  What it is decides how a call is kept from blocking:
  *
- *     regular files, directories, disks   the original: they are always ready
+ *     regular files, disks                the original: they are always ready; or fs.c, if
+ *                                         patch(files=True) is on
+ *     directories                         the original
  *     sockets                             MSG_DONTWAIT
  *     pipes                               RWF_NOWAIT where the kernel has it (Linux 6.4)
  *     pipes elsewhere, terminals, ...     poll() first, then no more than cannot block
@@ -43,8 +45,9 @@ eg_os_kind(int fd)
         return EG_FD_NATIVE; /* its call says what is wrong */
     switch (status.st_mode & S_IFMT) {
     case S_IFREG:
-    case S_IFDIR:
     case S_IFBLK:
+        return eg_file_on() && eg_os_may_wait() ? EG_FD_FILE : EG_FD_NATIVE;
+    case S_IFDIR:
     case S_IFLNK:
         return EG_FD_NATIVE;
     case S_IFIFO:
@@ -177,6 +180,8 @@ fd_write(int fd, EgFdKind kind, const void *from, size_t size)
 ssize_t
 eg_os_read(int fd, EgFdKind kind, void *into, size_t size)
 {
+    if (kind == EG_FD_FILE)
+        return eg_fs_read(fd, into, size, -1);
     for (;;) {
         ssize_t got = fd_read(fd, kind, into, size);
         if (got >= 0)
@@ -201,6 +206,8 @@ ssize_t
 eg_os_write(int fd, EgFdKind kind, const void *from, size_t size)
 {
     size_t sent = 0;
+    if (kind == EG_FD_FILE)
+        return eg_fs_write(fd, from, size, -1);
     do {
         ssize_t some = fd_write(fd, kind, (const char *)from + sent, size - sent);
         if (some >= 0) {
@@ -228,8 +235,8 @@ eg_os_write(int fd, EgFdKind kind, const void *from, size_t size)
 
 /* ---- arguments -------------------------------------------------------------------- */
 /* False, without an exception, leaves it to the original to complain. */
-static bool
-arg_int(PyObject *object, int *value)
+bool
+eg_os_int(PyObject *object, int *value)
 {
     long number = PyLong_Check(object) ? PyLong_AsLong(object) : -1;
     if (number == -1 && PyErr_Occurred()) {
@@ -240,10 +247,9 @@ arg_int(PyObject *object, int *value)
     return PyLong_Check(object) && number == *value;
 }
 
-/* Put positional and keyword arguments in their places; the missing ones are NULL. */
-static bool
-arrange(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *const *names,
-        Py_ssize_t count, PyObject **full)
+bool
+eg_os_arrange(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *const *names,
+              Py_ssize_t count, PyObject **full)
 {
     if (n > count)
         return false;
@@ -270,7 +276,7 @@ os_read(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     int fd;
     EgFdKind kind = EG_FD_NATIVE;
     Py_ssize_t size = 0;
-    if (eg_hub_cooperates() && n == 2 && !kwnames && arg_int(args[0], &fd)
+    if (eg_hub_cooperates() && n == 2 && !kwnames && eg_os_int(args[0], &fd)
         && PyLong_Check(args[1])) {
         size = PyLong_AsSsize_t(args[1]);
         kind = size > 0 ? eg_os_kind(fd) : EG_FD_NATIVE;
@@ -301,8 +307,12 @@ static PyObject *
 os_readv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int fd;
-    if (eg_hub_cooperates() && n == 2 && !kwnames && arg_int(args[0], &fd)
-        && eg_os_kind(fd) != EG_FD_NATIVE && (eg_os_turn() < 0 || fd_wait_until(fd, EG_READ) < 0))
+    EgFdKind kind = EG_FD_NATIVE;
+    if (eg_hub_cooperates() && n == 2 && !kwnames && eg_os_int(args[0], &fd))
+        kind = eg_os_kind(fd);
+    if (kind == EG_FD_FILE)
+        return eg_patch_offload("offload_file", &os_readv_patch, self, args, n, kwnames);
+    if (kind != EG_FD_NATIVE && (eg_os_turn() < 0 || fd_wait_until(fd, EG_READ) < 0))
         return NULL;
     return eg_patch_call_original(&os_readv_patch, self, args, n, kwnames);
 }
@@ -316,7 +326,7 @@ os_write(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     int fd;
     Py_buffer buffer;
     EgFdKind kind = EG_FD_NATIVE;
-    if (n == 2 && !kwnames && arg_int(args[0], &fd) && eg_os_may_wait())
+    if (n == 2 && !kwnames && eg_os_int(args[0], &fd) && eg_os_may_wait())
         kind = eg_os_kind(fd);
     if (kind == EG_FD_NATIVE)
         return eg_patch_call_original(&os_write_patch, self, args, n, kwnames);
@@ -338,7 +348,7 @@ os_writev(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
 {
     int fd;
     EgFdKind kind = EG_FD_NATIVE;
-    if (n == 2 && !kwnames && arg_int(args[0], &fd) && PySequence_Check(args[1])
+    if (n == 2 && !kwnames && eg_os_int(args[0], &fd) && PySequence_Check(args[1])
         && eg_os_may_wait())
         kind = eg_os_kind(fd);
     if (kind == EG_FD_NATIVE)
@@ -387,12 +397,14 @@ os_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     int fd, from;
     EgFdKind kind = EG_FD_NATIVE;
     Py_ssize_t count = 0;
-    if (eg_os_may_wait() && arrange(args, n, kwnames, names, 4, full) && full[3]
-        && arg_int(full[0], &fd) && arg_int(full[1], &from) && PyLong_Check(full[3])) {
+    if (eg_os_may_wait() && eg_os_arrange(args, n, kwnames, names, 4, full) && full[3]
+        && eg_os_int(full[0], &fd) && eg_os_int(full[1], &from) && PyLong_Check(full[3])) {
         count = PyLong_AsSsize_t(full[3]);
         kind = count > 0 ? eg_os_kind(fd) : EG_FD_NATIVE;
         PyErr_Clear();
     }
+    if (kind == EG_FD_FILE)
+        return eg_patch_offload("offload_file", &os_sendfile_patch, self, args, n, kwnames);
     if (kind != EG_FD_SOCKET && kind != EG_FD_PIPE)
         return eg_patch_call_original(&os_sendfile_patch, self, args, n, kwnames);
     int status = eg_os_turn() < 0 ? -1 : fd_wait_until(fd, EG_WRITE);
@@ -425,7 +437,7 @@ os_close(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"fd"};
     PyObject *full[1];
     int fd;
-    if (arrange(args, n, kwnames, names, 1, full) && full[0] && arg_int(full[0], &fd))
+    if (eg_os_arrange(args, n, kwnames, names, 1, full) && full[0] && eg_os_int(full[0], &fd))
         eg_socket_forget(fd);
     return eg_patch_call_original(&os_close_patch, self, args, n, kwnames);
 }
@@ -436,7 +448,7 @@ static PyObject *
 os_closerange(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int low, high;
-    if (n == 2 && !kwnames && arg_int(args[0], &low) && arg_int(args[1], &high)) {
+    if (n == 2 && !kwnames && eg_os_int(args[0], &low) && eg_os_int(args[1], &high)) {
         long most = sysconf(_SC_OPEN_MAX);
         for (int fd = low < 0 ? 0 : low; fd < high && fd < most; fd++)
             eg_socket_forget(fd);
@@ -452,8 +464,9 @@ os_dup2(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"fd", "fd2", "inheritable"};
     PyObject *full[3];
     int fd, onto;
-    if (arrange(args, n, kwnames, names, 3, full) && full[0] && full[1] && arg_int(full[0], &fd)
-        && arg_int(full[1], &onto) && fd != onto && fcntl(fd, F_GETFD) >= 0)
+    if (eg_os_arrange(args, n, kwnames, names, 3, full) && full[0] && full[1]
+        && eg_os_int(full[0], &fd) && eg_os_int(full[1], &onto) && fd != onto
+        && fcntl(fd, F_GETFD) >= 0)
         eg_socket_forget(onto);
     return eg_patch_call_original(&os_dup2_patch, self, args, n, kwnames);
 }
@@ -564,8 +577,8 @@ static PyObject *
 os_waitpid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int pid, options;
-    if (!eg_hub_cooperates() || n != 2 || kwnames || !arg_int(args[0], &pid)
-        || !arg_int(args[1], &options) || (options & WNOHANG))
+    if (!eg_hub_cooperates() || n != 2 || kwnames || !eg_os_int(args[0], &pid)
+        || !eg_os_int(args[1], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitpid_patch, self, args, n, kwnames);
     PyObject *full[2] = {args[0], args[1]};
     return child_waitpid(&os_waitpid_patch, self, full, 2, pid, options);
@@ -593,8 +606,8 @@ os_wait3(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"options"};
     PyObject *full[1];
     int options;
-    if (!eg_hub_cooperates() || !arrange(args, n, kwnames, names, 1, full) || !full[0]
-        || !arg_int(full[0], &options) || (options & WNOHANG))
+    if (!eg_hub_cooperates() || !eg_os_arrange(args, n, kwnames, names, 1, full) || !full[0]
+        || !eg_os_int(full[0], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_wait3_patch, self, args, n, kwnames);
     return child_waitpid(&os_wait3_patch, self, full, 1, -1, options);
 }
@@ -607,8 +620,9 @@ os_wait4(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"pid", "options"};
     PyObject *full[2];
     int pid, options;
-    if (!eg_hub_cooperates() || !arrange(args, n, kwnames, names, 2, full) || !full[0] || !full[1]
-        || !arg_int(full[0], &pid) || !arg_int(full[1], &options) || (options & WNOHANG))
+    if (!eg_hub_cooperates() || !eg_os_arrange(args, n, kwnames, names, 2, full) || !full[0]
+        || !full[1] || !eg_os_int(full[0], &pid) || !eg_os_int(full[1], &options)
+        || (options & WNOHANG))
         return eg_patch_call_original(&os_wait4_patch, self, args, n, kwnames);
     return child_waitpid(&os_wait4_patch, self, full, 2, pid, options);
 }
@@ -619,8 +633,8 @@ static PyObject *
 os_waitid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int type, id, options;
-    if (!eg_hub_cooperates() || n != 3 || kwnames || !arg_int(args[0], &type)
-        || !arg_int(args[1], &id) || !arg_int(args[2], &options) || (options & WNOHANG))
+    if (!eg_hub_cooperates() || n != 3 || kwnames || !eg_os_int(args[0], &type)
+        || !eg_os_int(args[1], &id) || !eg_os_int(args[2], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitid_patch, self, args, n, kwnames);
     PyObject *full[3] = {args[0], args[1], args[2]};
     return child_poll(&os_waitid_patch, self, full, 3, 2, (idtype_t)type, id, options);
@@ -684,7 +698,7 @@ static PyObject *
 os_flock(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int operation;
-    if (n != 2 || kwnames || !arg_int(args[1], &operation) || (operation & LOCK_NB)
+    if (n != 2 || kwnames || !eg_os_int(args[1], &operation) || (operation & LOCK_NB)
         || !(operation & (LOCK_SH | LOCK_EX)) || !eg_os_may_wait())
         return eg_patch_call_original(&os_flock_patch, self, args, n, kwnames);
     return lock_file(&os_flock_patch, "wait_for_flock", self, args, n, operation | LOCK_NB);
@@ -696,7 +710,7 @@ static PyObject *
 os_fcntl_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int operation;
-    if (n < 2 || n > 5 || kwnames || !arg_int(args[1], &operation) || (operation & LOCK_NB)
+    if (n < 2 || n > 5 || kwnames || !eg_os_int(args[1], &operation) || (operation & LOCK_NB)
         || !(operation & (LOCK_SH | LOCK_EX)) || !eg_os_may_wait())
         return eg_patch_call_original(&os_fcntl_lockf_patch, self, args, n, kwnames);
     return lock_file(&os_fcntl_lockf_patch, "wait_for_fcntl_lockf", self, args, n,
@@ -709,7 +723,8 @@ static PyObject *
 os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int command;
-    if (n != 3 || kwnames || !arg_int(args[1], &command) || command != F_LOCK || !eg_os_may_wait())
+    if (n != 3 || kwnames || !eg_os_int(args[1], &command) || command != F_LOCK
+        || !eg_os_may_wait())
         return eg_patch_call_original(&os_lockf_patch, self, args, n, kwnames);
     return lock_file(&os_lockf_patch, "wait_for_lockf", self, args, n, F_TLOCK);
 }

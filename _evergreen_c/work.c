@@ -35,7 +35,8 @@ struct EgMailbox {
 
 EgLane eg_lane_file = {.name = "file", .limit = 16};
 EgLane eg_lane_dns = {.name = "dns", .limit = 16};
-static EgLane *const lanes[] = {&eg_lane_file, &eg_lane_dns};
+EgLane eg_lane_open = {.name = "open", .limit = 1000}; /* of FIFOs: it may take for ever */
+static EgLane *const lanes[] = {&eg_lane_file, &eg_lane_dns, &eg_lane_open};
 
 static pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER;
 static EgWork *work_orphans; /* done, and their hub is gone; chained by next */

@@ -240,6 +240,11 @@ def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Map
     return _threads.dns.run(fn, args, kwargs or {})
 
 
+def offload_file(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
+    """The same for regular files and the file system."""
+    return _threads.file.run(fn, args, kwargs or {})
+
+
 def wait_for_child(idtype: int, ident: int, options: int) -> None:
     """Wait until `os.waitid` with these arguments would find a child; take it from nobody."""
     try:

@@ -47,7 +47,10 @@ _GROUPS = {
     "_ssl": "ssl",
     "multiprocessing": "multiprocessing",
     "_multiprocessing": "multiprocessing",
+    "files": "files",
 }
+
+_ON_REQUEST = {"files"}  # off unless asked for by name; asking for it turns nothing else off
 
 
 def _choose(on: dict[str, bool]) -> set[str]:
@@ -56,8 +59,9 @@ def _choose(on: dict[str, bool]) -> set[str]:
     for name in on:
         if name not in groups:
             raise TypeError(f"patch() got an unexpected keyword argument {name!r}")
-    default = everything if everything is not None else True not in on.values()
-    return {group for group in groups if on.get(group, default)}
+    named = {name for name, wanted in on.items() if wanted}
+    default = everything if everything is not None else not named - _ON_REQUEST
+    return {group for group in groups if on.get(group, default and group not in _ON_REQUEST)}
 
 
 def patch(**modules: bool) -> None:
@@ -67,13 +71,23 @@ def patch(**modules: bool) -> None:
     The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` (locks, threads and
     thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing`` and ``asyncio``;
     any other is a TypeError.  Patching twice is harmless.
+
+    ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and the
+    file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``, which
+    the first stands on.
     """
-    _apply(_choose(modules), True)
+    groups = _choose(modules)
+    _apply(groups | {"os"} if "files" in groups else groups, True)
 
 
 def unpatch(**modules: bool) -> None:
     """Put the native functions back: all of them, or those that are named as in `patch`."""
-    _apply(_choose(modules), False)
+    groups = _choose(modules)
+    if True not in modules.values():
+        groups |= {name for name in _ON_REQUEST if modules.get(name, True)}
+    elif modules.get("all") is not True:
+        groups &= {name for name, wanted in modules.items() if wanted}
+    _apply(groups, False)
 
 
 def _apply(groups: set[str], on: bool) -> None:
@@ -91,6 +105,8 @@ def _follow() -> None:
     on = is_patched("_thread")
     core.thread_follow(on)
     _asyncio.follow(is_patched("_asyncio"))
+    if is_patched("os"):
+        core.file_follow()
     _drivers.follow(is_patched("select"))
     if _NATIVE_JOIN is not None:
         threading.Thread._wait_for_tstate_lock = wait_for_tstate_lock if on else _NATIVE_JOIN  # type: ignore[attr-defined]

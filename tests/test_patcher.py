@@ -6,6 +6,7 @@ import _queue
 import _socket
 import _ssl  # noqa: F401
 import _thread
+import os
 import queue
 import select
 import selectors
@@ -104,6 +105,39 @@ def test_names_may_be_combined(modules, groups):
     assert applied() == available(*groups)
 
 
+@pytest.mark.parametrize(
+    ("modules", "groups"),
+    [
+        ({"files": True}, GROUPS),
+        ({"files": True, "time": True}, ["time", "os"]),
+        ({"files": True, "thread": False}, [name for name in GROUPS if name != "thread"]),
+        ({"files": True, "all": False}, ["os"]),
+        ({"files": True, "all": True}, GROUPS),
+    ],
+)
+def test_regular_files_are_on_request_and_turn_nothing_off(modules, groups):
+    patcher.patch()
+    assert not patcher.is_patched("files")
+    patcher.unpatch()
+    patcher.patch(**modules)
+    assert patcher.is_patched("files") and applied() == available(*groups)
+    patcher.unpatch(files=True)
+    assert not patcher.is_patched("files") and applied() == available(*groups)
+    patcher.patch(**modules)
+    patcher.unpatch()
+    assert not patcher.is_patched("files") and not applied()
+
+
+def test_unpatching_something_else_leaves_regular_files(nothing_patched):
+    patcher.patch(files=True)
+    patcher.unpatch(time=True)
+    assert patcher.is_patched("files") and not patcher.is_patched("time")
+    patcher.unpatch(files=False)
+    assert patcher.is_patched("files") and not applied()
+    patcher.unpatch()
+    assert not patcher.is_patched("files")
+
+
 @pytest.mark.parametrize("change", [patcher.patch, patcher.unpatch])
 def test_an_unknown_name_is_a_type_error_and_changes_nothing(change):
     patcher.patch(time=True)
@@ -117,6 +151,27 @@ def test_patched_with_an_unknown_name_is_a_type_error_too():
         with patcher.patched(sockets=True):
             pass
     assert not applied()
+
+
+def test_functions_are_still_found_in_sets_and_dicts():
+    functions = [
+        time.sleep,
+        _socket.getaddrinfo,
+        threading.Lock().acquire,
+        os.open,
+        os.read,
+        select.epoll().poll,
+    ]
+    known = {function: function.__name__ for function in functions}
+    hashes = [hash(function) for function in functions]
+    patcher.patch(files=True)
+    assert [known[function] for function in functions] == list(known.values())
+    assert [function.__hash__() for function in functions] == hashes
+    assert {os.open, os.stat, os.unlink} <= os.supports_dir_fd
+    later = {function: 1 for function in functions}
+    patcher.unpatch()
+    assert [hash(function) for function in functions] == hashes
+    assert later.keys() == known.keys()
 
 
 def test_patching_twice_is_harmless():
@@ -326,7 +381,8 @@ def test_audit_says_what_is_patched():
     patcher.patch()
     found = {finding.name: finding.state for finding in patcher.audit()}
     assert found["time.sleep"] == found["posix.read"] == found["_ssl._SSLSocket.read"] == "patched"
-    functions = {f"{owner}.{name}" for _, owner, name, _ in core.patch_list()}
+    functions = {f"{owner}.{name}" for group, owner, name, _ in core.patch_list() if group in GROUPS}
+    assert found["posix.stat"] == "native"  # regular files are on request
     assert "native" not in {found[name] for name in functions}  # threads of other tests may be
 
 

@@ -2,6 +2,7 @@
 
     python tools/conformance.py                   the modules below
     python tools/conformance.py test_os test_ssl  these
+    python tools/conformance.py --files test_io   with regular files patched, too
 
 Each module of the interpreter's `test` package runs twice in processes of their own, unpatched and patched.
 A test that reports nothing for 20 seconds is ended and counted as hung.  The exit status is 1 if there are
@@ -33,12 +34,12 @@ HANG = 20  # seconds
 DOCUMENTED = Path(__file__).parent.parent / "docs" / "reference" / "conformance.rst"
 
 
-def run_child(module: str, patched: bool, leave_out: set[str], report: str) -> None:
+def run_child(module: str, patched: str, leave_out: set[str], report: str) -> None:
     """Run one module's tests in this process; write one line of JSON for each start and each end."""
-    if patched:
+    if patched != "native":
         from evergreen import patcher
 
-        patcher.patch()
+        patcher.patch(all=True, files=patched == "files")
     import unittest
 
     pid = os.getpid()
@@ -75,15 +76,18 @@ def run_child(module: str, patched: bool, leave_out: set[str], report: str) -> N
     suite.run(Result())
 
 
-def run(module: str, patched: bool, limit: float = 600) -> dict[str, str]:
-    """What became of each test of a module: passed, failed, skipped, hung or crashed."""
+def run(module: str, patched: str, limit: float = 600) -> dict[str, str]:
+    """What became of each test of a module: passed, failed, skipped, hung or crashed.
+
+    *patched* is "native" for nothing, "patched", or "files" for regular files as well.
+    """
     outcome: dict[str, str] = {}
     end = time.monotonic() + limit
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder, "report")
             report.touch()
-            command = [sys.executable, __file__, "--child", module, str(int(patched)), str(report)]
+            command = [sys.executable, __file__, "--child", module, patched, str(report)]
             child = subprocess.Popen(
                 [*command, *outcome], cwd=folder, stdin=-3, stdout=-3, stderr=-3, start_new_session=True
             )
@@ -119,7 +123,7 @@ def _follow(
         time.sleep(0.05)
 
 
-def main(modules: list[str]) -> int:
+def main(modules: list[str], patched: str = "patched") -> int:
     """Run the modules, print what regressed; return how many regressions nobody has explained."""
     known = DOCUMENTED.read_text() if DOCUMENTED.exists() else ""
     unexplained = 0
@@ -127,7 +131,7 @@ def main(modules: list[str]) -> int:
         if importlib.util.find_spec("test") is None or importlib.util.find_spec(f"test.{module}") is None:
             print(f"{module}: this interpreter has no such tests")
             continue
-        native, ours = run(module, False), run(module, True)
+        native, ours = run(module, "native"), run(module, patched)
         passed = [test for test, status in native.items() if status == "passed"]
         regressed = [test for test in passed if ours.get(test) not in ("passed", "skipped")]
         print(f"{module}: {len(passed) - len(regressed)} of {len(passed)}", flush=True)
@@ -141,6 +145,8 @@ def main(modules: list[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         sys.path.pop(0)
-        run_child(sys.argv[2], sys.argv[3] == "1", set(sys.argv[5:]), sys.argv[4])
+        run_child(sys.argv[2], sys.argv[3], set(sys.argv[5:]), sys.argv[4])
+    elif sys.argv[1:2] == ["--files"]:
+        sys.exit(1 if main(sys.argv[2:], "files") else 0)
     else:
         sys.exit(1 if main(sys.argv[1:]) else 0)
