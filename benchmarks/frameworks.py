@@ -144,9 +144,8 @@ FRAMEWORKS = {
         Framework("uvloop", _package("uvloop"), _run_uvloop, adapters="asyncio"),
         # asyncio.Protocol instead of streams: the fastest that uvloop offers
         Framework("uvloop_protocol", _package("uvloop"), _run_uvloop, adapters="protocol"),
-        Framework(
-            "threads", _threads, adapters="threads", quick=False
-        ),  # native ones; the version: the kernel's
+        # native ones; the version is the kernel's
+        Framework("threads", _threads, adapters="threads", quick=False),
         Framework("go", _program("go", "version"), adapters="go", quick=False),
         # floors: what Evergreen stands on, and nothing else
         Framework("libuv", _program("pkg-config", "--modversion", "libuv"), adapters="libuv"),

@@ -2,8 +2,8 @@
 
 `run.py` starts it; by hand it is what to put under a profiler.  The adapter is called once to warm up,
 unmeasured, then until about SECONDS of its work were measured; the result is the median of those calls.
-With ``--probe FRAMEWORK`` it prints the framework's version, or why there is none; with ``--try FRAMEWORK`` it
-only warms up, for each workload that the framework has (or those that are named after it).
+With ``--probe FRAMEWORK`` it prints the framework's version, or why there is none; with ``--try FRAMEWORK``
+it only warms up, for each workload that the framework has (or those that are named after it).
 """
 
 from __future__ import annotations

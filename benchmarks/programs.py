@@ -1,7 +1,7 @@
 """What is measured, or measures, in other languages: compiled when its source is newer, run, and asked.
 
-The sources are in ``native/``, what is made of them in ``build/bench/``.  A program that measures itself prints
-``{"cpu": seconds, "wall": seconds}``.
+The sources are in ``native/``, what is made of them in ``build/bench/``.  A program that measures itself
+prints ``{"cpu": seconds, "wall": seconds}``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from meters import Clock
 
-__all__ = ["Clients", "certificate", "pages", "serve", "switch", "work"]
+__all__ = ["BUILD", "Clients", "certificate", "pages", "serve", "switch", "work"]
 
 NATIVE = Path(__file__).with_name("native")
 BUILD = NATIVE.parent.parent / "build" / "bench"

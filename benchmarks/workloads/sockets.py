@@ -1,8 +1,7 @@
-"""Plain blocking sockets, as libraries use them: an echo server, and receiving what is there already.
+"""An echo server on plain blocking sockets, as libraries use them.
 
-Evergreen's are the standard library's `socket.socket` with everything patched; gevent's and eventlet's are what
-their patches put in its place; asyncio's and uvloop's the loop's ``sock_recv()`` and ``sock_sendall()``.  `plain`
-is the standard library's, unpatched.
+Evergreen's are the standard library's `socket.socket` with everything patched; gevent's and eventlet's are
+what their patches put in its place; asyncio's and uvloop's the loop's ``sock_recv()`` and ``sock_sendall()``.
 """
 
 import socket
