@@ -107,7 +107,6 @@ class Framework:
     """One contender: how its version is found, how an adapter is called, and whose adapters it uses.
 
     environment: what must be in the environment before it is imported.
-    quick: whether a quick run has it.
     """
 
     name: str
@@ -115,7 +114,6 @@ class Framework:
     run: Callable[..., None] = _run_in_main
     adapters: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    quick: bool = True
 
     def prepare(self) -> None:
         """Set the environment; before anything else is imported."""
@@ -137,19 +135,18 @@ FRAMEWORKS = {
             _gevent_libuv,
             adapters="gevent",
             environment={"GEVENT_LOOP": "libuv"},
-            quick=False,
         ),
-        Framework("eventlet", _package("eventlet"), adapters="eventlet", quick=False),
+        Framework("eventlet", _package("eventlet"), adapters="eventlet"),
         Framework("asyncio", _standard, _run_asyncio, adapters="asyncio"),
         Framework("uvloop", _package("uvloop"), _run_uvloop, adapters="asyncio"),
         # asyncio.Protocol instead of streams: the fastest that uvloop offers
         Framework("uvloop_protocol", _package("uvloop"), _run_uvloop, adapters="protocol"),
         # native ones; the version is the kernel's
-        Framework("threads", _threads, adapters="threads", quick=False),
-        Framework("go", _program("go", "version"), adapters="go", quick=False),
+        Framework("threads", _threads, adapters="threads"),
+        Framework("go", _program("go", "version"), adapters="go"),
         # floors: what Evergreen stands on, and nothing else
         Framework("libuv", _program("pkg-config", "--modversion", "libuv"), adapters="libuv"),
-        Framework("greenlet", _package("greenlet"), adapters="greenlet", quick=False),
+        Framework("greenlet", _package("greenlet"), adapters="greenlet"),
         Framework("greenlet_c", _package("greenlet"), adapters="greenlet_c"),
         Framework("plain", _standard, adapters="plain"),  # the blocking call itself
     )

@@ -24,10 +24,14 @@ class Column:
 
 
 class Meter:
-    """The base: columns, and whether a measurement may be repeated in the same process."""
+    """The base: columns, and whether a measurement may be repeated in the same process.
+
+    steady: whether two runs can be compared; a single delay depends on whatever else the machine does.
+    """
 
     columns: tuple[Column, ...]
     repeatable = False
+    steady = True
 
     def result(self, count: int) -> dict[str, float]:
         """Return a figure for each column, for work that consisted of *count* operations."""
@@ -116,6 +120,7 @@ class Lateness(Meter):
     """How late things were seen: the latest, and the 99th percentile, in ms."""
 
     columns = (Column("max", "ms"), Column("p99", "ms"))
+    steady = False
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -148,6 +153,7 @@ class Startup(Meter):
     """
 
     columns = (Column("wall", "ms"), Column("cpu", "ms"))
+    steady = False
 
     def __init__(self) -> None:
         self.spent: dict[bool, list[tuple[float, float]]] = {False: [], True: []}

@@ -38,6 +38,10 @@ class Results:
         else:
             self.measured.setdefault(case, []).append(answer)
 
+    def tried(self, workload: str, framework: str, count: int) -> bool:
+        case = workload, framework, count
+        return case in self.measured or case in self.failures
+
     def failed(self, workload: str, framework: str, count: int) -> bool:
         return (workload, framework, count) in self.failures
 
@@ -64,6 +68,7 @@ class Results:
             written[name] = {
                 "title": workload.title,
                 "per": workload.per,
+                "steady": workload.meter.steady,
                 "columns": [asdict(column) for column in workload.meter.columns],
                 "rows": [
                     self._row(workload, framework, count)

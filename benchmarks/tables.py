@@ -37,6 +37,8 @@ def workload_table(workload: Workload, results: Results) -> str:
         if FRAMEWORKS[framework].adapters not in adapters:
             continue
         for count in workload.counts:
+            if "absence" not in answer and not results.tried(workload.name, framework, count):
+                continue
             label = framework if len(workload.counts) == 1 else f"{framework}, {count:,}"
             rows.append([label, *_cells(workload, framework, count, answer, results)])
     return f"\n{workload.name}: {workload.title} ({first.unit} per {workload.per})\n{_aligned(rows)}"
@@ -68,8 +70,6 @@ def _cells(workload: Workload, framework: str, count: int, answer: dict, results
     case = workload.name, framework, count
     if case in results.failures:
         return [f"failed: {results.failures[case]['failure']}"]
-    if not results.measured.get(case):
-        return ["not measured"]
     cells = []
     for number, column in enumerate(workload.meter.columns):
         values = results.values(workload, framework, count, column.key)

@@ -34,6 +34,10 @@ class Target:
     def met(self, figure: float) -> bool:
         raise NotImplementedError
 
+    def peers(self) -> tuple[str, ...]:
+        """Return with whom Evergreen is compared."""
+        return ()
+
     def _of(self) -> str:
         return f"{self.column} " if self.column else ""
 
@@ -51,6 +55,9 @@ class Faster(Target):
     def row(self, counts):
         return self.peer, counts[-1]
 
+    def peers(self):
+        return (self.peer,)
+
     def figure(self, median, counts):
         return _ratio(median(self.peer, counts[-1]), median(OURS, counts[-1]))
 
@@ -67,6 +74,9 @@ class Within(Target):
 
     floor: str
     times: float
+
+    def peers(self):
+        return (self.floor,)
 
     def figure(self, median, counts):
         return _ratio(median(OURS, counts[-1]), median(self.floor, counts[-1]))
