@@ -67,12 +67,74 @@ lock_may_wait(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, uint64_t *
     return true;
 }
 
+/* ---- lock: the native structure -------------------------------------------------- */
+/* A lock that is free, or that nobody waits for, is taken and released without the native methods,
+ * whose arguments cost more than the lock. Where the structure is another one, they are called. */
+#if PY_VERSION_HEX >= 0x030e0000
+typedef struct {
+    PyObject_HEAD
+    PyMutex mutex;
+} EgLock;
+
+static bool
+lock_grab(EgLock *self)
+{
+    if (PyMutex_IsLocked(&self->mutex))
+        return false;
+    PyMutex_Lock(&self->mutex); /* the GIL is held: nobody came between */
+    return true;
+}
+
+static bool
+lock_free(EgLock *self)
+{
+    if (!PyMutex_IsLocked(&self->mutex))
+        return false;
+    PyMutex_Unlock(&self->mutex);
+    return true;
+}
+#else
+typedef struct {
+    PyObject_HEAD
+    PyThread_type_lock lock;
+    PyObject *weakrefs;
+    char locked;
+} EgLock;
+
+static bool
+lock_grab(EgLock *self)
+{
+    if (self->locked || !PyThread_acquire_lock(self->lock, 0))
+        return false;
+    self->locked = 1;
+    return true;
+}
+
+static bool
+lock_free(EgLock *self)
+{
+    if (!self->locked)
+        return false;
+    PyThread_release_lock(self->lock);
+    self->locked = 0;
+    return true;
+}
+#endif
+
+static inline bool
+lock_is_known(PyObject *op)
+{
+    return Py_TYPE(op)->tp_basicsize == sizeof(EgLock);
+}
+
 /* ---- lock ------------------------------------------------------------------- */
 /* 1: taken; 0: somebody has it; -1: exception. */
 static int
 lock_try(PyObject *self)
 {
     PyObject *no = Py_False;
+    if (EG_LIKELY(lock_is_known(self)))
+        return lock_grab((EgLock *)self);
     PyObject *taken = eg_patch_call_original(&lock_acquire_patch, self, &no, 1, NULL);
     int status = taken ? taken == Py_True : -1;
     Py_XDECREF(taken);
@@ -117,11 +179,12 @@ lock_take(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
           PyObject *kwnames)
 {
     uint64_t deadline;
-    if (!eg_hub_cooperates())
-        return eg_patch_call_original(patch, self, args, n, kwnames);
-    if (eg_patch_poll() < 0)
+    bool here = eg_hub_cooperates();
+    if (here && eg_patch_poll() < 0)
         return NULL;
-    if (!lock_may_wait(args, n, kwnames, &deadline))
+    if (EG_LIKELY(n == 0 && !kwnames && lock_is_known(self) && lock_grab((EgLock *)self)))
+        Py_RETURN_TRUE;
+    if (!here || !lock_may_wait(args, n, kwnames, &deadline))
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int status = lock_try(self);
     if (status == 0 && eg_thread_is_sentinel(self))
@@ -165,6 +228,8 @@ lock_drop(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
 {
     /* Nobody waits: the usual case. */
     EgQueue *waiters = EG_UNLIKELY(eg_waiters_count != 0) ? eg_waiters_of(self) : NULL;
+    if (!waiters && lock_is_known(self) && lock_free((EgLock *)self))
+        Py_RETURN_NONE;
     if (!waiters)
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int free_now = lock_try(self); /* released twice, or by C code: then it is not ours to give */
