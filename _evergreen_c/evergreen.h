@@ -819,48 +819,59 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
  * function time_sleep(self, args, n, kwnames). */
-#define EG_PATCH(fn, owner_, name_, group_)                                                \
-    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);            \
-    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                         \
-    {                                                                                      \
-        (void)unused;                                                                      \
-        return fn(self, NULL, 0, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_o(PyObject *self, PyObject *arg)                                 \
-    {                                                                                      \
-        return fn(self, &arg, 1, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                            \
-    {                                                                                      \
-        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);         \
-    }                                                                                      \
-    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)        \
-    {                                                                                      \
-        return fn(self, args, n, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args, \
-                                 size_t n, PyObject *kwnames)                              \
-    {                                                                                      \
-        (void)cls;                                                                         \
-        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                             \
-    }                                                                                      \
-    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)           \
-    {                                                                                      \
-        return eg_patch_call_dict(fn, self, args, kwargs);                                 \
-    }                                                                                      \
-    static EgPatch fn##_patch = {owner_,                                                   \
-                                 name_,                                                    \
-                                 group_,                                                   \
-                                 fn,                                                       \
-                                 {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),               \
-                                  EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),             \
-                                  EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},           \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 false,                                                    \
+#define EG_PATCH(fn, owner_, name_, group_) EG_PATCH_UNLESS(false, fn, owner_, name_, group_)
+/* The same for one that does nothing in a thread without a hub: where the original takes a tuple, it gets
+ * the very tuple there. */
+#define EG_PATCH_ON_HUB(fn, owner_, name_, group_) \
+    EG_PATCH_UNLESS(!eg_hub_cooperates(), fn, owner_, name_, group_)
+#define EG_PATCH_UNLESS(native, fn, owner_, name_, group_)                                    \
+    static EgPatch fn##_patch;                                                                \
+    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);               \
+    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                            \
+    {                                                                                         \
+        (void)unused;                                                                         \
+        return fn(self, NULL, 0, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_o(PyObject *self, PyObject *arg)                                    \
+    {                                                                                         \
+        return fn(self, &arg, 1, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                               \
+    {                                                                                         \
+        if (native)                                                                           \
+            return fn##_patch.original(self, args);                                           \
+        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);            \
+    }                                                                                         \
+    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)           \
+    {                                                                                         \
+        return fn(self, args, n, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args,    \
+                                 size_t n, PyObject *kwnames)                                 \
+    {                                                                                         \
+        (void)cls;                                                                            \
+        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                                \
+    }                                                                                         \
+    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)              \
+    {                                                                                         \
+        if (native)                                                                           \
+            return ((PyCFunctionWithKeywords)(void (*)(void))fn##_patch.original)(self, args, \
+                                                                                  kwargs);    \
+        return eg_patch_call_dict(fn, self, args, kwargs);                                    \
+    }                                                                                         \
+    static EgPatch fn##_patch = {owner_,                                                      \
+                                 name_,                                                       \
+                                 group_,                                                      \
+                                 fn,                                                          \
+                                 {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),                  \
+                                  EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),                \
+                                  EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},              \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 false,                                                       \
                                  false}
 
 /* Each file's table, ended by NULL. */

@@ -396,7 +396,7 @@ call_receive(SocketCall *call, char *into, size_t room, int flags)
     }
 }
 
-EG_PATCH(socket_recv, "_socket.socket", "recv", "socket");
+EG_PATCH_ON_HUB(socket_recv, "_socket.socket", "recv", "socket");
 
 static PyObject *
 socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -473,7 +473,7 @@ arrange_into(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject *f
     return full[0] != NULL;
 }
 
-EG_PATCH(socket_recv_into, "_socket.socket", "recv_into", "socket");
+EG_PATCH_ON_HUB(socket_recv_into, "_socket.socket", "recv_into", "socket");
 
 static PyObject *
 socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -554,7 +554,7 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
     return result;
 }
 
-EG_PATCH(socket_send, "_socket.socket", "send", "socket");
+EG_PATCH_ON_HUB(socket_send, "_socket.socket", "send", "socket");
 
 static PyObject *
 socket_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -562,7 +562,7 @@ socket_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     return socket_send_with(&socket_send_patch, self, args, n, kwnames, false);
 }
 
-EG_PATCH(socket_sendall, "_socket.socket", "sendall", "socket");
+EG_PATCH_ON_HUB(socket_sendall, "_socket.socket", "sendall", "socket");
 
 static PyObject *
 socket_sendall(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -663,7 +663,7 @@ socket_receive(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_s
     return result;
 }
 
-EG_PATCH(socket_recvfrom, "_socket.socket", "recvfrom", "socket");
+EG_PATCH_ON_HUB(socket_recvfrom, "_socket.socket", "recvfrom", "socket");
 
 static PyObject *
 socket_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -671,7 +671,7 @@ socket_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
     return socket_receive(&socket_recvfrom_patch, self, args, n, kwnames, 1);
 }
 
-EG_PATCH(socket_recvmsg, "_socket.socket", "recvmsg", "socket");
+EG_PATCH_ON_HUB(socket_recvmsg, "_socket.socket", "recvmsg", "socket");
 
 static PyObject *
 socket_recvmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -679,7 +679,7 @@ socket_recvmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw
     return socket_receive(&socket_recvmsg_patch, self, args, n, kwnames, 2);
 }
 
-EG_PATCH(socket_recvfrom_into, "_socket.socket", "recvfrom_into", "socket");
+EG_PATCH_ON_HUB(socket_recvfrom_into, "_socket.socket", "recvfrom_into", "socket");
 
 static PyObject *
 socket_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -769,7 +769,7 @@ socket_send_parts(const EgPatch *patch, PyObject *self, PyObject **full, Py_ssiz
     return result;
 }
 
-EG_PATCH(socket_sendto, "_socket.socket", "sendto", "socket");
+EG_PATCH_ON_HUB(socket_sendto, "_socket.socket", "sendto", "socket");
 
 static PyObject *
 socket_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -789,7 +789,7 @@ socket_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
     return result;
 }
 
-EG_PATCH(socket_sendmsg, "_socket.socket", "sendmsg", "socket");
+EG_PATCH_ON_HUB(socket_sendmsg, "_socket.socket", "sendmsg", "socket");
 
 static PyObject *
 socket_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
