@@ -342,7 +342,7 @@ def test_without_a_descriptor_left_connecting_is_an_error(clean, tmp_path):
         with pytest.raises(OSError) as caught:
             process.run(["true"], capture_output=True)
         assert caught.value.errno == errno.EMFILE
-        with pytest.raises(socket.gaierror):
+        with pytest.raises(OSError):  # a gaierror, or EMFILE: what the resolver meets first
             dns.getaddrinfo("no-such-name.invalid", 80)
         peer.send(b"fine")  # what is open goes on
         assert client.read(10) == b"fine"
