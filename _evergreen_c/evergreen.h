@@ -580,7 +580,8 @@ eg_hub_cooperates(void)
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
 #define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
-#define EG_SPARES 8
+#define EG_SPARES 4
+#define EG_SPARE_SIZE 69632 /* 64 KiB, and some more, so that 64 KiB at once is a short read */
 
 typedef struct EgChunk EgChunk;
 typedef struct {
@@ -597,9 +598,10 @@ typedef struct {
 
 /* Without the GIL: memory to receive into, and the n bytes that were received there. wanted: what
  * the reader has room for, 0 for whatever there is. offer: none is left if buf->base is NULL;
- * accept: 0, or UV_ENOMEM. */
+ * accept and copy: 0, or UV_ENOMEM. */
 void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
 int eg_input_accept(EgInput *in, EgSpares *spares, size_t n);
+int eg_input_copy(EgInput *in, const char *data, size_t n);
 /* With it. */
 void eg_input_refill(EgSpares *spares);
 void eg_input_drop_spares(EgSpares *spares);
@@ -629,18 +631,23 @@ typedef struct EgWire {
     EgLinger *linger;           /* while it is only there to send what was written; from the heap */
     EgInput in;
     size_t mark;   /* when so much waits to be read, receiving stops */
-    size_t wanted; /* what the reader has room for */
+    size_t wanted; /* how much a reader wants that takes whatever there is; 0: none waits */
+    char *fresh;   /* what came in the last poll, before anything of *in*: on the hub's slab */
     char *target;  /* the reader's own memory, while it waits; NULL: none */
     size_t target_size, filled;
     EgWrite *written;   /* finished, their data still to be let go */
     Py_ssize_t nwrites; /* not finished */
     int *fds;           /* EG_IPC: descriptors that came; from the heap */
     int nfds;
+    unsigned nfresh;     /* bytes */
     int read_status;     /* 0; UV_EOF or an error: nothing more will come */
     int write_status;    /* 0; an error: nothing more can be sent */
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
+    int fd;
     bool reading, noted, closed;
+    bool ready; /* there is something in the kernel, which the reader receives itself */
+    bool large; /* what was received last */
     bool roomy; /* messages fill what is offered: offer more, and spare a vain read(2) */
     union {     /* last: there is only room for its kind's */
         uv_handle_t handle;
@@ -654,6 +661,14 @@ typedef struct EgWire {
 /* Takes fd over; NULL: *status says why, and fd is still the caller's. */
 EgWire *eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status);
 int eg_wire_read(EgWire *wire); /* have it receive; libuv status */
+/* Up to n bytes of what is fresh, of which there is some. */
+PyObject *eg_wire_take_fresh(EgWire *wire, size_t n);
+/* Receive up to n bytes there and then; NULL: there are none, or read_status says why, or
+ * exception. */
+PyObject *eg_wire_receive(EgWire *wire, size_t n);
+void eg_wire_settle(EgWire *wire); /* what is fresh becomes part of *in* */
+/* Have the kernel take what it will; how much, or a libuv status. */
+ssize_t eg_wire_try(EgWire *wire, const uv_buf_t *bufs, unsigned n);
 void eg_wire_let_go(EgWire *wire, bool abort);
 /* Send, now or later, from a bytes object; 0, or a libuv status. */
 int eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset);
@@ -664,6 +679,7 @@ eg_wire_unsent(const EgWire *wire)
     return wire->uv.stream.write_queue_size;
 }
 Py_ssize_t eg_wires_open(EgHub *hub); /* how many there are */
+void eg_wires_before_poll(EgHub *hub);
 void eg_wires_after_poll(EgHub *hub);
 void eg_wires_close(EgHub *hub);   /* the hub is being destroyed: before its loop is closed */
 void eg_wires_destroy(EgHub *hub); /* and after */

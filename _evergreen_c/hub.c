@@ -215,6 +215,7 @@ void
 eg_hub_poll(EgHub *hub, bool block)
 {
     eg_ring_append(&hub->ready, &hub->inbox);
+    eg_wires_before_poll(hub);
     if (block && !eg_hub_ready(hub))
         hub_sleep(hub);
     else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))

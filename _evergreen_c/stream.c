@@ -105,6 +105,8 @@ stream_begin(EgStream *self)
     }
     EgWire *wire = eg_stream_wire(self);
     self->busy = wire != NULL;
+    if (wire && EG_UNLIKELY(wire->nfresh)) /* whom it had come for was killed */
+        eg_wire_settle(wire);
     return wire;
 }
 
@@ -179,7 +181,9 @@ eg_stream_flush(EgStream *self)
 void
 eg_stream_happened(EgStream *self, EgWire *wire)
 {
-    if (self->readers.first && (wire->in.size || wire->filled || wire->read_status || wire->nfds))
+    if (self->readers.first
+        && (wire->in.size || wire->nfresh || wire->filled || wire->read_status || wire->nfds
+            || (wire->ready && wire->wanted)))
         eg_queue_wake(&self->readers, NULL);
     if (self->writers.first
         && (wire->nwrites == 0 || wire->write_status || wire->shutdown_status <= 0
@@ -461,15 +465,24 @@ stream_read_all(EgStream *self)
 static PyObject *
 stream_read_some(EgStream *self, size_t n)
 {
-    EgInput *in = &self->wire->in;
-    while (!in->size) {
-        if (self->wire->read_status)
+    EgWire *wire = self->wire;
+    while (!wire->in.size) {
+        if (wire->nfresh)
+            return eg_wire_take_fresh(wire, n);
+        if (wire->read_status)
             return stream_ended(self, false);
-        self->wire->wanted = n;
+        if (wire->ready) {
+            PyObject *bytes = eg_wire_receive(wire, n);
+            if (bytes || PyErr_Occurred())
+                return bytes;
+            continue;
+        }
+        wire->wanted = n;
         if (stream_wait(self, 0) < 0)
             return NULL;
-        in = &self->wire->in;
+        wire = self->wire;
     }
+    EgInput *in = &wire->in;
     size_t front = eg_input_front(in);
     if (front < EG_BIG)
         front = in->size;
@@ -572,6 +585,7 @@ stream_unread(PyObject *op, PyObject *data)
     EgWire *wire = eg_stream_wire(self);
     if (!wire || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
+    eg_wire_settle(wire);
     int status = view.len ? eg_input_unread(&wire->in, NULL, view.buf, (size_t)view.len) : 0;
     PyBuffer_Release(&view);
     return status < 0 ? NULL : Py_NewRef(Py_None);
@@ -851,10 +865,10 @@ stream_try(EgWire *wire, uv_buf_t *bufs, unsigned n)
 {
     if (wire->nwrites)
         return 0;
-    int status = uv_try_write(&wire->uv.stream, bufs, n);
-    if (status < 0 && status != UV_EAGAIN)
-        return wire->write_status = status;
-    return status < 0 ? 0 : status;
+    ssize_t sent = eg_wire_try(wire, bufs, n);
+    if (sent < 0 && sent != UV_EAGAIN)
+        return wire->write_status = (int)sent;
+    return sent < 0 ? 0 : sent;
 }
 
 /* What a write returns: whether nothing is left to send; it waits if that is too much. */
