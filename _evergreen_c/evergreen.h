@@ -365,6 +365,10 @@ int eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned);
 /* The same for several; eg_wait_begin() first. The arrays are copied. */
 int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
                     const EgWaitKind *kind, uint64_t deadline);
+/* For sockets of TCP: a read got less than there was room for; whether nothing came since. Then
+ * eg_fd_wait() may come first. In a thread with a hub. */
+void eg_fd_drained(int fd);
+bool eg_fd_is_drained(int fd);
 void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
 int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
@@ -932,7 +936,7 @@ PyObject *eg_patch_ours(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_socket.c: what other patches need of it ---------------------------- */
 typedef struct {
-    int fd, family, type;
+    int fd, family, type, proto;
     int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
 } EgSocketView;
 

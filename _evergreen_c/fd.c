@@ -25,6 +25,8 @@ typedef struct {
     uint32_t happened;   /* noted by fd_on_events() */
     unsigned generation; /* eg_patch_generation when it was armed */
     bool noted;          /* node is on the ring */
+    bool drained;        /* a read got all there was, and nothing has come since */
+    bool ending;         /* there may be more without the kernel telling: its end, or urgent data */
     EgQueue readers, writers;
     PyObject *reader, *writer; /* strong, NULL: none; Handlers */
 } EgFd;
@@ -38,7 +40,8 @@ struct EgPoller {
     Py_ssize_t active; /* waiters and Handlers */
 };
 
-#define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+#define ENDING (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)
 #define READABLE (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)
 #define WRITABLE (EPOLLOUT | EPOLLHUP | EPOLLERR)
 
@@ -188,7 +191,8 @@ fd_tell(EgHub *hub, EgFd *self)
 {
     uint32_t happened = self->happened;
     self->happened = 0;
-    self->noted = false;
+    self->noted = self->drained = false;
+    self->ending |= (happened & ENDING) != 0;
     if (happened & READABLE) {
         eg_queue_wake_all(&self->readers);
         if (self->reader)
@@ -213,6 +217,24 @@ eg_fd_after_poll(EgHub *hub)
         return;
     while ((node = eg_ring_pop(&poller->happened)))
         fd_tell(hub, EG_OWNER(node, EgFd, node));
+}
+
+/* A stream's read that gets less than there is room for has got all there is. What comes later is
+ * told by an edge, so until then there is no need to try. An end, or urgent data, that came with
+ * what was read has been told already, so it is tried then. */
+void
+eg_fd_drained(int fd)
+{
+    EgFd *self = fd_known(eg_hub_here, fd);
+    if (self && self->armed == EDGE && !self->ending)
+        self->drained = true;
+}
+
+bool
+eg_fd_is_drained(int fd)
+{
+    EgFd *self = fd_known(eg_hub_here, fd);
+    return self && self->drained;
 }
 
 Py_ssize_t
@@ -339,6 +361,7 @@ eg_fd_closing(int fd)
         EgFd *self = fd_known(hub, fd);
         if (!self || !self->armed)
             continue;
+        self->drained = self->ending = false;
         /* Copies of the descriptor may live on: closing alone would leave it in the set. */
         struct epoll_event unused;
         epoll_ctl(hub->poller->epoll, EPOLL_CTL_DEL, fd, &unused);
@@ -457,7 +480,7 @@ eg_fd_after_fork(EgHub *hub, bool keep)
             continue;
         self->armed = 0;
         self->happened = 0;
-        self->noted = false;
+        self->noted = self->drained = false;
         if (self->readers.first || self->writers.first || self->reader || self->writer)
             if (fd_arm(hub, self, fd_interest(self), false) < 0)
                 return -1;

@@ -124,12 +124,14 @@ eg_socket_look(PyObject *self, EgSocketView *view)
         view->fd = object->fd;
         view->family = object->family;
         view->type = object->type;
+        view->proto = object->proto;
         view->timeout = object->timeout;
         return true;
     }
     view->fd = (int)socket_ask(self, "fileno", true);
     view->family = (int)socket_ask(self, "family", false);
     view->type = (int)socket_ask(self, "type", false);
+    view->proto = (int)socket_ask(self, "proto", false);
     view->timeout = socket_ask_timeout(self);
     return !PyErr_Occurred();
 }
@@ -376,6 +378,23 @@ receive_oddly(const EgPatch *patch, const EgSocketView *view, PyObject *self, Py
     return eg_patch_offload("offload", patch, self, args, n, kwnames);
 }
 
+/* Whether a read that gets less than it asked for has got all: of TCP that is so, of other streams
+ * only between records, or what came with a descriptor. */
+static inline bool
+receives_all(const EgSocketView *view, int flags)
+{
+    return view->type == SOCK_STREAM && flags == 0
+           && (view->family == AF_INET || view->family == AF_INET6)
+           && (view->proto == 0 || view->proto == IPPROTO_TCP);
+}
+
+/* Before the first try: there is nothing. 0: try; -1: exception. */
+static inline int
+call_wait_if_drained(SocketCall *call, bool all)
+{
+    return all && eg_fd_is_drained(call->view.fd) ? call_wait_or_raise(call) : 0;
+}
+
 /* Receive into memory that stays where it is. */
 static ssize_t
 call_receive(SocketCall *call, char *into, size_t room, int flags)
@@ -383,10 +402,15 @@ call_receive(SocketCall *call, char *into, size_t room, int flags)
     size_t filled = 0;
     bool whole = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && call->view.timeout < 0
                  && call->view.type == SOCK_STREAM;
+    bool all = receives_all(&call->view, flags);
+    if (call_wait_if_drained(call, all) < 0)
+        return -1;
     for (;;) {
         ssize_t got = recv(call->view.fd, into + filled, room - filled, flags | MSG_DONTWAIT);
         if (got >= 0) {
             filled += (size_t)got;
+            if (all && got > 0 && filled < room)
+                eg_fd_drained(call->view.fd);
             if (!whole || got == 0 || filled >= room)
                 return (ssize_t)filled;
         } else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK && filled)
@@ -417,12 +441,17 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     if (call_never_waits(&call, flags))
         return eg_patch_call_original(&socket_recv_patch, self, args, n, NULL);
     bool stream = call.view.type == SOCK_STREAM && flags == 0;
+    bool all = receives_all(&call.view, flags);
+    if (call_wait_if_drained(&call, all) < 0)
+        return NULL;
     for (;;) {
         ssize_t got;
         if (stream ? !hint_get(call.view.fd, HINT_BIG) : flags == 0 && size <= SCRATCH) {
-            got =
-                recv(call.view.fd, scratch, size < SCRATCH ? (size_t)size : SCRATCH, MSG_DONTWAIT);
+            Py_ssize_t room = size < SCRATCH ? size : SCRATCH;
+            got = recv(call.view.fd, scratch, (size_t)room, MSG_DONTWAIT);
             if (EG_LIKELY(got >= 0)) {
+                if (all && got > 0 && got < room)
+                    eg_fd_drained(call.view.fd);
                 hint_set(call.view.fd, HINT_BIG, got >= BIG);
                 return PyBytes_FromStringAndSize(scratch, got);
             }
@@ -439,6 +468,8 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
             } else
                 got = recv(call.view.fd, into, (size_t)size, flags | MSG_DONTWAIT);
             if (got >= 0) {
+                if (all && got > 0 && got < size)
+                    eg_fd_drained(call.view.fd);
                 hint_set(call.view.fd, HINT_BIG, got >= BIG);
                 if (got != size)
                     _PyBytes_Resize(&bytes, got);
