@@ -372,7 +372,11 @@ bool eg_fd_is_drained(int fd);
 void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
 int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
-void eg_fd_after_poll(EgHub *hub);                /* hand what libuv reported to the waiters */
+/* Whether the hub has to poll here, and not in libuv, whose set is inside of this one. */
+bool eg_fd_is_outer(EgHub *hub);
+bool eg_fd_poll(EgHub *hub, int timeout); /* ms, -1: for ever; true: libuv has something to do */
+void eg_fd_embed(EgHub *hub);             /* libuv's set has to be the outer one from now on */
+void eg_fd_after_poll(EgHub *hub);        /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);
 int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
 int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);

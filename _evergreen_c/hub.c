@@ -173,13 +173,23 @@ hub_pop(EgHub *hub)
     return eg_ring_pop(&hub->ready);
 }
 
+/* Look at libuv without sleeping, for what cannot wait for it to have something. */
 static void
-hub_sleep(EgHub *hub)
+hub_look(EgHub *hub)
+{
+    uv_loop_t *uv = &hub->port->uv;
+    if (eg_fd_is_outer(hub)) {
+        if (eg_fd_poll(hub, 0) || uv_backend_timeout(uv) == 0)
+            uv_run(uv, UV_RUN_NOWAIT);
+    } else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
+        uv_run(uv, UV_RUN_NOWAIT);
+}
+
+/* Sleep in libuv. */
+static void
+hub_sleep_inside(EgHub *hub, uint64_t next)
 {
     EgPort *port = hub->port;
-    uint64_t next = eg_timers_next(&hub->timers);
-    if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
-        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
     if (next != EG_FOREVER) {
         uv_update_time(&port->uv);
         uint64_t tick = next / 1000000, now = uv_now(&port->uv);
@@ -187,17 +197,45 @@ hub_sleep(EgHub *hub)
          * just then would not bound the poll. */
         uv_timer_start(&port->clock, hub_on_clock, tick > now ? tick - now : 0, 1);
     }
+    Py_BEGIN_ALLOW_THREADS
+    uv_run(&port->uv, UV_RUN_ONCE);
+    Py_END_ALLOW_THREADS
+    uv_timer_stop(&port->clock);
+}
+
+/* Sleep in our own set, which holds libuv's. */
+static void
+hub_sleep_outside(EgHub *hub, uint64_t next)
+{
+    uv_loop_t *uv = &hub->port->uv;
+    uint64_t now = eg_clock_now(), ms = next > now ? (next - now + 999999) / 1000000 : 0;
+    int timeout = next == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
+    /* 0: libuv has work to do before it can be waited for, such as telling the kernel of a handle. */
+    int bound = uv_backend_timeout(uv);
+    if (bound > 0 && (timeout < 0 || bound < timeout))
+        timeout = bound;
+    if (bound == 0 || eg_fd_poll(hub, timeout))
+        uv_run(uv, UV_RUN_NOWAIT);
+}
+
+static void
+hub_sleep(EgHub *hub)
+{
+    uint64_t next = eg_timers_next(&hub->timers);
+    if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
+        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
     if (hub->trim_wanted && !eg_timer_armed(&hub->trim)) {
         if (eg_timer_start(&hub->timers, &hub->trim, eg_clock_now() + IDLE_NS) < 0)
             PyErr_Clear(); /* later, then */
         hub->trim_wanted = false;
+        next = eg_timers_next(&hub->timers);
     }
     hub->sleeping = true;
-    Py_BEGIN_ALLOW_THREADS
-    uv_run(&port->uv, UV_RUN_ONCE);
-    Py_END_ALLOW_THREADS
+    if (eg_fd_is_outer(hub))
+        hub_sleep_outside(hub, next);
+    else
+        hub_sleep_inside(hub, next);
     hub->sleeping = false;
-    uv_timer_stop(&port->clock);
 }
 
 void
@@ -218,8 +256,8 @@ eg_hub_poll(EgHub *hub, bool block)
     eg_wires_before_poll(hub);
     if (block && !eg_hub_ready(hub))
         hub_sleep(hub);
-    else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
-        uv_run(&hub->port->uv, UV_RUN_NOWAIT);
+    else
+        hub_look(hub);
     eg_fd_after_poll(hub);
     eg_hub_after_poll(hub);
     eg_signal_after_poll(hub);

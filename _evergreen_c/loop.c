@@ -416,6 +416,7 @@ loop_fileno(PyObject *op, PyObject *unused)
         return NULL;
     }
     hub->embedded = true;
+    eg_fd_embed(hub);
     eg_hub_poll(hub, false); /* so that libuv watches what ends its sleep */
     return PyLong_FromLong(uv_backend_fd(eg_hub_uv(hub)));
 }
