@@ -918,7 +918,9 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+void eg_asyncio_adopt(EgHub *hub); /* the loop that runs already, in the task that runs */
 PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
+PyObject *eg_asyncio_adopt_method(PyObject *module, PyObject *unused);
 /* ---- patch_select.c ----------------------------------------------------------- */
 struct pollfd;
 /* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at
