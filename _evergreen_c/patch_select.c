@@ -227,6 +227,8 @@ select_select(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
 {
     PyObject *timeout = n == 4 ? args[3] : Py_None;
     double seconds = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n < 3 || n > 4 || kwnames
         || (timeout != Py_None && (!eg_patch_seconds(timeout, &seconds) || seconds <= 0)))
         return eg_patch_call_original(&select_select_patch, self, args, n, kwnames);
@@ -337,6 +339,8 @@ select_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     static enum { UNCHECKED, DIRECT, UNKNOWN } layout;
     PyObject *timeout = n == 1 ? args[0] : Py_None;
     double ms = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n > 1 || kwnames
         || (timeout != Py_None && (!eg_patch_number(timeout, &ms) || ms == 0 || !poll_takes(ms))))
         return eg_patch_call_original(&select_poll_patch, self, args, n, kwnames);
@@ -372,6 +376,8 @@ select_epoll_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
     }
     PyObject *timeout = full[0] ? full[0] : Py_None;
     double seconds = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!plain
         || (timeout != Py_None
             && (!eg_patch_seconds(timeout, &seconds) || seconds == 0 || seconds * 1e3 < INT_MIN
