@@ -784,6 +784,7 @@ typedef struct {
     const char *group; /* the keyword of patcher.patch() that turns it on: "time" */
     EgPatchBody body;
     PyCFunction doors[6];
+    bool wakes;           /* what others wait for: made by EG_PATCH_WAKER */
     PyMethodDef *def;     /* where it is swapped in; NULL: not found yet */
     PyCFunction original; /* what stood there */
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
@@ -797,7 +798,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
  * function time_sleep(self, args, n, kwnames). */
-#define EG_PATCH(fn, owner_, name_, group_)                                                \
+#define EG_PATCH_AS(fn, owner_, name_, group_, wakes_)                                     \
     static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);            \
     static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                         \
     {                                                                                      \
@@ -833,6 +834,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),               \
                                   EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),             \
                                   EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},           \
+                                 wakes_,                                                   \
                                  NULL,                                                     \
                                  NULL,                                                     \
                                  NULL,                                                     \
@@ -840,6 +842,9 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                     \
                                  false,                                                    \
                                  false}
+#define EG_PATCH(fn, owner_, name_, group_) EG_PATCH_AS(fn, owner_, name_, group_, false)
+/* The same for what wakes tasks that waiters.c knows: unpatched, it stays in while there are any. */
+#define EG_PATCH_WAKER(fn, owner_, name_, group_) EG_PATCH_AS(fn, owner_, name_, group_, true)
 
 /* Each file's table, ended by NULL. */
 extern EgPatch *const eg_patch_time[],
@@ -873,6 +878,8 @@ eg_patch_poll(void)
 {
     return EG_LIKELY(++eg_patch_polls < EG_POLLS) ? 0 : eg_patch_give_way();
 }
+extern bool eg_patch_lingers; /* a waker is unpatched, and still in: */
+void eg_patch_settle(void);   /* nobody waits any more */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -12,16 +12,16 @@
 EG_PATCH(lock_acquire, "_thread.LockType", "acquire", "thread");
 EG_PATCH(lock_acquire_lock, "_thread.LockType", "acquire_lock", "thread");
 EG_PATCH(lock_enter, "_thread.LockType", "__enter__", "thread");
-EG_PATCH(lock_release, "_thread.LockType", "release", "thread");
-EG_PATCH(lock_release_lock, "_thread.LockType", "release_lock", "thread");
-EG_PATCH(lock_exit, "_thread.LockType", "__exit__", "thread");
+EG_PATCH_WAKER(lock_release, "_thread.LockType", "release", "thread");
+EG_PATCH_WAKER(lock_release_lock, "_thread.LockType", "release_lock", "thread");
+EG_PATCH_WAKER(lock_exit, "_thread.LockType", "__exit__", "thread");
 EG_PATCH(rlock_acquire, "_thread.RLock", "acquire", "thread");
 EG_PATCH(rlock_enter, "_thread.RLock", "__enter__", "thread");
-EG_PATCH(rlock_release, "_thread.RLock", "release", "thread");
-EG_PATCH(rlock_exit, "_thread.RLock", "__exit__", "thread");
+EG_PATCH_WAKER(rlock_release, "_thread.RLock", "release", "thread");
+EG_PATCH_WAKER(rlock_exit, "_thread.RLock", "__exit__", "thread");
 EG_PATCH(rlock_is_owned, "_thread.RLock", "_is_owned", "thread");
 EG_PATCH(rlock_acquire_restore, "_thread.RLock", "_acquire_restore", "thread");
-EG_PATCH(rlock_release_save, "_thread.RLock", "_release_save", "thread");
+EG_PATCH_WAKER(rlock_release_save, "_thread.RLock", "_release_save", "thread");
 EG_PATCH(rlock_recursion_count, "_thread.RLock", "_recursion_count", "thread");
 
 /* ---- arguments -------------------------------------------------------------- */
@@ -376,7 +376,8 @@ rlock_release_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
                  PyObject *kwnames)
 {
     EgRLock *self = (EgRLock *)op;
-    if (!eg_hub_cooperates()) {
+    /* Unpatched, one that was taken natively is the native thread's. */
+    if (!eg_hub_cooperates() || (!patch->applied && !rlock_is_mine(self))) {
         PyObject *result = eg_patch_call_original(patch, op, args, n, kwnames);
         EgQueue *waiters = result && !rlock_count(self) ? eg_waiters_of(op) : NULL;
         if (waiters)

@@ -447,6 +447,62 @@ def test_a_lock_that_main_holds_stays_its_own_through_patch_and_unpatch(hub, mak
 
 
 @pytest.mark.parametrize("make", LOCKS)
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_is_released_after_unpatching_wakes_who_waited_before(hub, make, thread):
+    lock, taken = make(), Event()
+    patcher.patch(thread=True)
+    try:
+        if thread:
+            free = Event()
+            holder = native(lambda: (lock.acquire(), taken.set(), free.wait(), lock.release()))
+            taken.wait()
+        else:
+            lock.acquire()
+        first, second = parked(lock.acquire), parked(lambda: (lock.acquire(), lock.release()))
+    finally:
+        patcher.unpatch(thread=True)
+    if thread:
+        free.set()
+        holder.get()
+    else:
+        lock.release()
+    assert first.result(10) is True
+    second.kill()
+    second.join()
+
+
+def test_an_rlock_of_now_is_native_while_somebody_waits_for_one_of_before(hub):
+    before, now = threading.RLock(), threading.RLock()
+    with patcher.patched(thread=True):
+        before.acquire()
+        waiter = parked(before.acquire)
+
+    def natively():
+        with now, now:
+            pass
+        now.acquire()
+
+    spawn(natively).join()
+    now.release()  # natively it is the thread's, whichever task it is in
+    before.release()
+    assert waiter.result(10) is True
+
+
+def test_a_condition_is_notified_after_unpatching(hub):
+    condition = threading.Condition(threading.Lock())
+
+    def wait():
+        with condition:
+            return condition.wait()
+
+    with patcher.patched(thread=True):
+        waiter = parked(wait)
+    with condition:
+        condition.notify()
+    assert waiter.result(10) is True
+
+
+@pytest.mark.parametrize("make", LOCKS)
 def test_what_a_native_thread_releases_wakes_a_task_at_once(patched, make):
     lock, taken, go = make(), threading.Event(), patcher.original("threading").Event()
 
