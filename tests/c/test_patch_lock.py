@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import pass_time, run_python, settle
+from helpers import output_of, pass_time, run_python, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -567,6 +567,101 @@ def test_native_threads_and_tasks_exclude_each_other(patched, make):
         call.get()
     assert total == [1200]
     assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_gets_what_tasks_contend_for(patched, make):
+    lock, got, end = make(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with lock:
+                assert time.monotonic() < end
+                sleep(0)
+
+    def take():
+        for _ in range(20):
+            with lock:
+                pass
+        got.append(1)
+
+    tasks = [spawn(contend) for _ in range(2)]
+    call = native(take)
+    for task in tasks:
+        task.result()
+    call.get()
+    assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_waits_for_a_time(patched, make):
+    lock = make()
+    with lock:
+        assert native(lock.acquire, True, 0.003).get() is False
+    assert native(lambda: lock.acquire(True, 30) and (lock.release(), True)[1]).get() is True
+    assert is_free(lock)
+
+
+def test_a_native_thread_that_was_notified_gets_a_lock_that_tasks_contend_for(patched):
+    condition, waiting, got, end = threading.Condition(), Event(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with condition:
+                assert time.monotonic() < end
+                condition.notify_all()
+                sleep(0)
+
+    def wait():
+        with condition:
+            waiting.set()
+            condition.wait()
+        got.append(1)
+
+    call = native(wait)
+    waiting.wait()
+    tasks = [spawn(contend) for _ in range(2)]
+    for task in tasks:
+        task.result()
+    call.get()
+
+
+@pytest.mark.parametrize("make", ["Lock", "RLock"])
+def test_a_forked_child_hands_no_lock_to_a_native_thread_that_is_not_there(make):
+    out = output_of(
+        """
+        import os, sys, threading
+        from evergreen import patcher, _threads
+        native_sleep = patcher.original("time").sleep
+        patcher.patch()
+        lock = getattr(threading, sys.argv[1])()
+        lock.acquire()
+        ids = []
+        take = lambda: (ids.append(threading.get_native_id()), lock.acquire(), lock.release())
+        call = _threads.Call(take, (), {})
+        _threads.start_native_thread(call.run, ())
+
+        def switches():
+            with open(f"/proc/self/task/{ids[0]}/status") as status:
+                return [line for line in status if "ctxt" in line or "State:\\tS" in line]
+
+        while not ids or len(before) < 3 or before != switches():
+            native_sleep(0.01)  # nobody has the GIL: who does not run meanwhile waits for the lock
+            before = switches() if ids else []
+            native_sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            lock.release()
+            print(lock.acquire(True, 5), flush=True)
+            os._exit(0)
+        lock.release()
+        os.waitpid(pid, 0)
+        call.get()
+        """,
+        make,
+        options=("-W", "ignore::DeprecationWarning"),  # of fork() beside threads
+    )
+    assert out == "True\n"
 
 
 @pytest.mark.parametrize("make", LOCKS)
