@@ -321,13 +321,21 @@ poll_wait(PyObject *self, uint64_t deadline)
         int status = eg_select_wait(&poll_kind, object->fds, (nfds_t)object->n, &set, deadline);
         object->running = 0;
         eg_select_forget(set);
-        if (status < 0) {
-            if (!poll_was_closed())
-                return NULL;
-            PyErr_Clear(); /* here that is an answer: POLLNVAL */
-        }
+        if (status < 0 && !poll_was_closed())
+            return NULL;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback); /* EBADF, which is an answer here: POLLNVAL */
         PyObject *list = poll_at_once(self);
-        if (!list || PyList_GET_SIZE(list) || status == 0)
+        bool done = !list || PyList_GET_SIZE(list) || status == 0;
+        if (!done && type) {
+            PyErr_Restore(type, value, traceback); /* unless the number means another file by now */
+            Py_DECREF(list);
+            return NULL;
+        }
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        if (done)
             return list;
         Py_DECREF(list);
     }
