@@ -830,6 +830,7 @@ typedef struct {
     const char *group; /* the keyword of patcher.patch() that turns it on: "time" */
     EgPatchBody body;
     PyCFunction doors[6];
+    bool wakes;           /* what others wait for: made by EG_PATCH_WAKER */
     PyMethodDef *def;     /* where it is swapped in; NULL: not found yet */
     PyCFunction original; /* what stood there */
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
@@ -843,12 +844,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
  * function time_sleep(self, args, n, kwnames). */
-#define EG_PATCH(fn, owner_, name_, group_) EG_PATCH_UNLESS(false, fn, owner_, name_, group_)
-/* The same for one that does nothing in a thread without a hub: where the original takes a tuple, it gets
- * the very tuple there. */
-#define EG_PATCH_ON_HUB(fn, owner_, name_, group_) \
-    EG_PATCH_UNLESS(!eg_hub_cooperates(), fn, owner_, name_, group_)
-#define EG_PATCH_UNLESS(native, fn, owner_, name_, group_)                                    \
+#define EG_PATCH_AS(fn, owner_, name_, group_, wakes_, native)                                \
     static EgPatch fn##_patch;                                                                \
     static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);               \
     static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                            \
@@ -890,6 +886,7 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),                  \
                                   EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),                \
                                   EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},              \
+                                 wakes_,                                                      \
                                  NULL,                                                        \
                                  NULL,                                                        \
                                  NULL,                                                        \
@@ -897,6 +894,14 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
                                  NULL,                                                        \
                                  false,                                                       \
                                  false}
+#define EG_PATCH(fn, owner_, name_, group_) EG_PATCH_AS(fn, owner_, name_, group_, false, false)
+/* The same for what wakes tasks that waiters.c knows: unpatched, it stays in while there are any. */
+#define EG_PATCH_WAKER(fn, owner_, name_, group_) \
+    EG_PATCH_AS(fn, owner_, name_, group_, true, false)
+/* The same for what does nothing in a thread without a hub: where the original takes a tuple, it
+ * gets the very tuple there. */
+#define EG_PATCH_ON_HUB(fn, owner_, name_, group_) \
+    EG_PATCH_AS(fn, owner_, name_, group_, false, !eg_hub_cooperates())
 
 /* Each file's table, ended by NULL. */
 extern EgPatch *const eg_patch_time[],
@@ -931,6 +936,8 @@ eg_patch_poll(void)
 {
     return EG_LIKELY(++eg_patch_polls < EG_POLLS) ? 0 : eg_patch_give_way();
 }
+extern bool eg_patch_lingers; /* a waker is unpatched, and still in: */
+void eg_patch_settle(void);   /* nobody waits any more */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
@@ -985,7 +992,9 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+void eg_asyncio_adopt(EgHub *hub); /* the loop that runs already, in the task that runs */
 PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
+PyObject *eg_asyncio_adopt_method(PyObject *module, PyObject *unused);
 /* ---- patch_select.c ----------------------------------------------------------- */
 struct pollfd;
 /* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at

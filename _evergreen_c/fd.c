@@ -219,6 +219,23 @@ fd_interest(const EgFd *self)
            | (self->writer || self->writers.first ? EPOLLOUT : 0);
 }
 
+/* What eg_fd_closing() hands to a waiter. */
+#define FD_CLOSED Py_False
+
+/* Its number means another file now, and nobody told: those but *me* waited for the one before. */
+static void
+fd_abandon(EgFd *self, const EgTask *me)
+{
+    EgQueue *queues[] = {&self->readers, &self->writers};
+    for (int i = 0; i < 2; i++) {
+        for (EgLink *link = queues[i]->first, *next; link; link = next) {
+            next = link->next;
+            if (link->task && link->task != me)
+                eg_wait_wake(link->task, link, Py_NewRef(FD_CLOSED));
+        }
+    }
+}
+
 /* Have the kernel's set know it. check: the number may mean another file by now.
  * 0: done; 1: it is always ready (a regular file); -1: exception. */
 static int
@@ -232,6 +249,8 @@ fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
         return 0;
     if (!self->armed || check) {
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+            if (self->armed)
+                fd_abandon(self, hub->current);
             self->armed = interest;
             return 0;
         }
@@ -316,9 +335,6 @@ eg_fd_active(EgHub *hub)
 }
 
 /* ---- waiting ------------------------------------------------------------------------------ */
-/* What eg_fd_closing() hands to a waiter. */
-#define FD_CLOSED Py_False
-
 static int
 fd_outcome(EgTask *me, int status)
 {

@@ -497,6 +497,7 @@ eg_hub_new(PyTypeObject *type)
     hub->next_hub = eg_state->hubs;
     eg_state->hubs = hub;
     eg_hub_here = hub; /* owns the reference until eg_hub_destroy() */
+    eg_asyncio_adopt(hub);
     return hub;
 fail:
     hub_close_port(hub);

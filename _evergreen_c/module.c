@@ -148,6 +148,9 @@ static PyMethodDef module_methods[] = {
     {"asyncio_turn", eg_asyncio_turn, METH_NOARGS,
      PyDoc_STR("asyncio_turn($module, /)\n--\n\n"
                "Let other tasks run, if it is their time.")},
+    {"asyncio_adopt", eg_asyncio_adopt_method, METH_NOARGS,
+     PyDoc_STR("asyncio_adopt($module, /)\n--\n\n"
+               "The loop that runs already is that of the task that runs now.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"

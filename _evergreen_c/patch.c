@@ -343,6 +343,17 @@ function_hash_follow(void)
 
 /* ---- swapping --------------------------------------------------------------------------- */
 unsigned eg_patch_generation;
+bool eg_patch_lingers;
+
+void
+eg_patch_settle(void)
+{
+    eg_patch_lingers = false;
+    for (EgPatch *const *const *table = patch_tables; *table; table++)
+        for (EgPatch *const *entry = *table; *entry; entry++)
+            if ((*entry)->wakes && (*entry)->def && !(*entry)->applied)
+                (*entry)->def->ml_meth = (*entry)->original;
+}
 
 int
 eg_patch_apply(EgPatch *patch, bool on)
@@ -355,7 +366,10 @@ eg_patch_apply(EgPatch *patch, bool on)
     *patch_place(patch->def) = patch;
     if (patch->applied && !on)
         eg_patch_generation++;
-    patch->def->ml_meth = on ? door : patch->original;
+    if (!on && patch->wakes && eg_waiters_count)
+        eg_patch_lingers = true;
+    else
+        patch->def->ml_meth = on ? door : patch->original;
     patch->applied = on;
     return 1;
 }

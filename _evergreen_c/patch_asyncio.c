@@ -27,6 +27,20 @@ asyncio_set_loop(PyObject *loop)
     Py_XDECREF(done);
 }
 
+/* What asyncio says now; new, NULL: none. */
+static PyObject *
+asyncio_get_loop(void)
+{
+    if (!asyncio_module)
+        return NULL;
+    PyObject *loop = PyObject_CallMethod(asyncio_module, "_get_running_loop", NULL);
+    if (!loop)
+        PyErr_WriteUnraisable(asyncio_module);
+    if (loop == Py_None)
+        Py_CLEAR(loop);
+    return loop;
+}
+
 #if PY_VERSION_HEX >= 0x030e0000
 /* Make *task* (NULL: none) the running one of the running loop; return the one before. */
 static PyObject *
@@ -90,6 +104,8 @@ eg_asyncio_enter(EgHub *hub, EgTask *me)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* it may go on because something was thrown into it */
     hub->asyncio_owner = me;
+    if (EG_UNLIKELY(!asyncio_set_running_loop_patch.applied)) /* nobody told us */
+        Py_XSETREF(from->running_loop, asyncio_get_loop());
     asyncio_keep(from);
     if (from->running_loop != to->running_loop)
         asyncio_set_loop(to->running_loop);
@@ -103,6 +119,37 @@ eg_asyncio_end(EgTask *me)
 {
     if (me->hub && me->hub->asyncio_owner == me)
         eg_asyncio_enter(me->hub, NULL);
+}
+
+/* A loop may run since before the patch, or since before there was a hub. */
+void
+eg_asyncio_adopt(EgHub *hub)
+{
+    if (!asyncio_set_running_loop_patch.applied)
+        return;
+    PyObject *name = asyncio_module ? NULL : PyUnicode_FromString("_asyncio");
+    if (name)
+        asyncio_module = PyImport_GetModule(name);
+    Py_XDECREF(name);
+    PyObject *loop = asyncio_get_loop();
+    EgTask *me = eg_hub_task(hub);
+    PyErr_Clear(); /* no memory: as if nothing ran */
+    EgKept *kept = me ? &me->kept : &hub->kept;
+    if (loop || kept->running_loop) {
+        hub->asyncio_owner = me;
+        eg_asyncio_used = true;
+    }
+    Py_XSETREF(kept->running_loop, loop);
+}
+
+PyObject *
+eg_asyncio_adopt_method(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (eg_hub_cooperates())
+        eg_asyncio_adopt(eg_hub_here);
+    Py_RETURN_NONE;
 }
 
 static PyObject *

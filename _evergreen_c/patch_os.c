@@ -577,6 +577,8 @@ static PyObject *
 os_waitpid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int pid, options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n != 2 || kwnames || !eg_os_int(args[0], &pid)
         || !eg_os_int(args[1], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitpid_patch, self, args, n, kwnames);
@@ -633,6 +635,8 @@ static PyObject *
 os_waitid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int type, id, options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n != 3 || kwnames || !eg_os_int(args[0], &type)
         || !eg_os_int(args[1], &id) || !eg_os_int(args[2], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitid_patch, self, args, n, kwnames);

@@ -7,8 +7,8 @@
 #include "evergreen.h"
 
 EG_PATCH(queue_get, "_queue.SimpleQueue", "get", "thread");
-EG_PATCH(queue_put, "_queue.SimpleQueue", "put", "thread");
-EG_PATCH(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
+EG_PATCH_WAKER(queue_put, "_queue.SimpleQueue", "put", "thread");
+EG_PATCH_WAKER(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
 
 static void
 queue_wake(PyObject *self)

@@ -29,6 +29,7 @@ def follow(on: bool) -> None:
     A ``_run_once`` that somebody has put around ours is left alone.
     """
     global _native
+    core.asyncio_adopt()
     loop_type = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
     if loop_type is None:  # it is not imported, so no loop runs
         return

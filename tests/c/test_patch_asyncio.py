@@ -215,6 +215,48 @@ def test_unpatching_while_a_loop_runs_is_harmless(hub):
 
     assert asyncio.run(work())
     assert asyncio._get_running_loop() is None
+    sleep(0.001)
+    assert asyncio._get_running_loop() is None
+    with patcher.patched():
+        sleep(0.001)
+        assert asyncio._get_running_loop() is None
+
+
+def test_a_loop_that_ran_before_the_patch_is_not_that_of_other_tasks(hub):
+    async def work():
+        loop = asyncio.get_running_loop()
+        with patcher.patched():
+            task = spawn(asyncio._get_running_loop)
+            await nap()
+            assert asyncio.get_running_loop() is loop
+            assert task.result() is None
+            sleep(0.001)  # the task waits, inside its loop
+        assert asyncio.get_running_loop() is loop
+
+    asyncio.run(work())
+    assert asyncio._get_running_loop() is None
+
+
+def test_a_loop_that_ran_before_there_was_a_hub_is_not_that_of_tasks():
+    out = output_of(
+        """
+        import asyncio
+        from evergreen import patcher, _evergreen_c as core
+
+        async def inner():
+            return asyncio.get_running_loop()
+
+        async def outer():
+            assert core.loop_here() is None
+            running = asyncio.get_running_loop()
+            other = await asyncio.to_thread(asyncio.run, inner())
+            return other is not running and asyncio.get_running_loop() is running
+
+        patcher.patch()
+        print(asyncio.run(outer()), core.loop_here() is not None)
+        """
+    )
+    assert out == "True True\n"
 
 
 def test_asyncio_imported_after_the_patch_is_patched():

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import pass_time, run_python, settle
+from helpers import output_of, pass_time, run_python, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -447,6 +447,62 @@ def test_a_lock_that_main_holds_stays_its_own_through_patch_and_unpatch(hub, mak
 
 
 @pytest.mark.parametrize("make", LOCKS)
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_is_released_after_unpatching_wakes_who_waited_before(hub, make, thread):
+    lock, taken = make(), Event()
+    patcher.patch(thread=True)
+    try:
+        if thread:
+            free = Event()
+            holder = native(lambda: (lock.acquire(), taken.set(), free.wait(), lock.release()))
+            taken.wait()
+        else:
+            lock.acquire()
+        first, second = parked(lock.acquire), parked(lambda: (lock.acquire(), lock.release()))
+    finally:
+        patcher.unpatch(thread=True)
+    if thread:
+        free.set()
+        holder.get()
+    else:
+        lock.release()
+    assert first.result(10) is True
+    second.kill()
+    second.join()
+
+
+def test_an_rlock_of_now_is_native_while_somebody_waits_for_one_of_before(hub):
+    before, now = threading.RLock(), threading.RLock()
+    with patcher.patched(thread=True):
+        before.acquire()
+        waiter = parked(before.acquire)
+
+    def natively():
+        with now, now:
+            pass
+        now.acquire()
+
+    spawn(natively).join()
+    now.release()  # natively it is the thread's, whichever task it is in
+    before.release()
+    assert waiter.result(10) is True
+
+
+def test_a_condition_is_notified_after_unpatching(hub):
+    condition = threading.Condition(threading.Lock())
+
+    def wait():
+        with condition:
+            return condition.wait()
+
+    with patcher.patched(thread=True):
+        waiter = parked(wait)
+    with condition:
+        condition.notify()
+    assert waiter.result(10) is True
+
+
+@pytest.mark.parametrize("make", LOCKS)
 def test_what_a_native_thread_releases_wakes_a_task_at_once(patched, make):
     lock, taken, go = make(), threading.Event(), patcher.original("threading").Event()
 
@@ -511,6 +567,101 @@ def test_native_threads_and_tasks_exclude_each_other(patched, make):
         call.get()
     assert total == [1200]
     assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_gets_what_tasks_contend_for(patched, make):
+    lock, got, end = make(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with lock:
+                assert time.monotonic() < end
+                sleep(0)
+
+    def take():
+        for _ in range(20):
+            with lock:
+                pass
+        got.append(1)
+
+    tasks = [spawn(contend) for _ in range(2)]
+    call = native(take)
+    for task in tasks:
+        task.result()
+    call.get()
+    assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_waits_for_a_time(patched, make):
+    lock = make()
+    with lock:
+        assert native(lock.acquire, True, 0.003).get() is False
+    assert native(lambda: lock.acquire(True, 30) and (lock.release(), True)[1]).get() is True
+    assert is_free(lock)
+
+
+def test_a_native_thread_that_was_notified_gets_a_lock_that_tasks_contend_for(patched):
+    condition, waiting, got, end = threading.Condition(), Event(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with condition:
+                assert time.monotonic() < end
+                condition.notify_all()
+                sleep(0)
+
+    def wait():
+        with condition:
+            waiting.set()
+            condition.wait()
+        got.append(1)
+
+    call = native(wait)
+    waiting.wait()
+    tasks = [spawn(contend) for _ in range(2)]
+    for task in tasks:
+        task.result()
+    call.get()
+
+
+@pytest.mark.parametrize("make", ["Lock", "RLock"])
+def test_a_forked_child_hands_no_lock_to_a_native_thread_that_is_not_there(make):
+    out = output_of(
+        """
+        import os, sys, threading
+        from evergreen import patcher, _threads
+        native_sleep = patcher.original("time").sleep
+        patcher.patch()
+        lock = getattr(threading, sys.argv[1])()
+        lock.acquire()
+        ids = []
+        take = lambda: (ids.append(threading.get_native_id()), lock.acquire(), lock.release())
+        call = _threads.Call(take, (), {})
+        _threads.start_native_thread(call.run, ())
+
+        def switches():
+            with open(f"/proc/self/task/{ids[0]}/status") as status:
+                return [line for line in status if "ctxt" in line or "State:\\tS" in line]
+
+        while not ids or len(before) < 3 or before != switches():
+            native_sleep(0.01)  # nobody has the GIL: who does not run meanwhile waits for the lock
+            before = switches() if ids else []
+            native_sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            lock.release()
+            print(lock.acquire(True, 5), flush=True)
+            os._exit(0)
+        lock.release()
+        os.waitpid(pid, 0)
+        call.get()
+        """,
+        make,
+        options=("-W", "ignore::DeprecationWarning"),  # of fork() beside threads
+    )
+    assert out == "True\n"
 
 
 @pytest.mark.parametrize("make", LOCKS)

@@ -442,6 +442,24 @@ def test_the_timeout_of_a_child_holds(patched):
         subprocess.run(["sleep", "60"], timeout=0.01)
 
 
+@pytest.mark.parametrize(
+    "poll",
+    [
+        lambda pid: os.waitpid(pid, os.WNOHANG)[0],
+        lambda pid: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG),
+    ],
+)
+def test_who_polls_for_a_child_lets_others_run(patched, poll):
+    read, write = os.pipe()
+    child = subprocess.Popen(["cat"], stdin=read)
+    os.close(read)
+    task, end = spawn(lambda: (evergreen.sleep(0.001), os.close(write))), time.monotonic() + 10
+    while not poll(child.pid):
+        assert time.monotonic() < end
+    child.returncode = 0  # it is gone
+    task.join()
+
+
 @pytest.mark.parametrize("call", [lambda: syslog.syslog(syslog.LOG_DEBUG, "unseen"), syslog.openlog])
 def test_syslog_lets_other_tasks_run(patched, call):
     mask = syslog.setlogmask(syslog.LOG_MASK(syslog.LOG_EMERG))

@@ -532,6 +532,22 @@ def test_asyncio_runs_in_a_task_beside_others(patched):
     end(task)
 
 
+@pytest.mark.parametrize(
+    "poll",
+    [
+        lambda sock: select.select([sock], [], [], 0)[0],
+        lambda sock: poll_for(sock, select.POLLIN).poll(0),
+        lambda sock: epoll_for(sock, select.EPOLLIN).poll(0),
+    ],
+)
+def test_who_polls_without_waiting_lets_others_run(pair, poll):
+    a, b = pair
+    task, end = spawn(lambda: (evergreen.sleep(0.001), b.send(b"x"))), time.monotonic() + 10
+    while not poll(a):
+        assert time.monotonic() < end
+    task.join()
+
+
 def test_a_callback_may_ask_but_not_wait(patched, pair):
     a, _ = pair
     outcome = []
