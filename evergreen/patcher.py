@@ -71,9 +71,9 @@ def patch(**modules: bool) -> None:
     thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing`` and ``asyncio``;
     any other is a TypeError.  Patching twice is harmless.
 
-    ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and the
-    file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``, which
-    the first stands on.
+    ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and
+    the file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``,
+    which the first stands on.
     """
     groups = _choose(modules)
     _apply(groups | {"os"} if "files" in groups else groups, True)
