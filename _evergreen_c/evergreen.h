@@ -908,11 +908,12 @@ extern EgPatch *const eg_patch_time[],
     *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
                                                             *const eg_patch_lock[],
                                                                 *const eg_patch_queue[];
-extern EgPatch *const eg_patch_os[], *const eg_patch_io[], *const eg_patch_ssl[],
-                                                               *const eg_patch_multiprocessing[],
-                                                                   *const eg_patch_asyncio[],
-                                                                       *const eg_patch_signal[],
-                                                                           *const eg_patch_file[];
+extern EgPatch *const eg_patch_os[],
+    *const eg_patch_io[], *const eg_patch_ssl[], *const eg_patch_multiprocessing[],
+                                                     *const eg_patch_asyncio[],
+                                                         *const eg_patch_signal[],
+                                                             *const eg_patch_file[],
+                                                                 *const eg_patch_input[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -983,6 +984,9 @@ void eg_io_after_fork(void);
 /* ---- patch_file.c: what opens files; regular files, if they are patched ----------- */
 bool eg_file_on(void); /* whether patch(files=True) is on */
 PyObject *eg_file_follow(PyObject *module, PyObject *unused);
+
+/* ---- patch_input.c ---------------------------------------------------------------- */
+void eg_input_after_fork(void);
 
 /* ---- patch_multiprocessing.c ------------------------------------------------------ */
 PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);

@@ -122,6 +122,7 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     } else
         eg_work_after_fork(NULL, false);
     eg_io_after_fork();
+    eg_input_after_fork();
     eg_thread_after_fork();
     Py_RETURN_NONE;
 }

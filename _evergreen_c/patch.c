@@ -172,13 +172,10 @@ eg_patch_errno(void)
 }
 
 /* ---- finding and swapping ------------------------------------------------ */
-static EgPatch *const *const patch_tables[] = {eg_patch_time,    eg_patch_socket,
-                                               eg_patch_select,  eg_patch_thread,
-                                               eg_patch_lock,    eg_patch_queue,
-                                               eg_patch_os,      eg_patch_io,
-                                               eg_patch_ssl,     eg_patch_multiprocessing,
-                                               eg_patch_asyncio, eg_patch_signal,
-                                               eg_patch_file,    NULL};
+static EgPatch *const *const patch_tables[] = {
+    eg_patch_time,    eg_patch_socket, eg_patch_select, eg_patch_thread, eg_patch_lock,
+    eg_patch_queue,   eg_patch_os,     eg_patch_io,     eg_patch_ssl,    eg_patch_multiprocessing,
+    eg_patch_asyncio, eg_patch_signal, eg_patch_file,   eg_patch_input,  NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no
@@ -325,20 +322,23 @@ function_hash(PyObject *op)
     return function_hash_native((PyObject *)&view);
 }
 
-static void
+static int
 function_hash_follow(void)
 {
     PyTypeObject *types[] = {&PyCFunction_Type, &PyCMethod_Type};
     if (function_hash_native)
-        return;
-    function_hash_native = PyCFunction_Type.tp_hash;
-    for (int i = 0; i < 2; i++) {
-        PyObject *wrapper = PyDict_GetItemString(types[i]->tp_dict, "__hash__"); /* borrowed */
-        if (wrapper && Py_IS_TYPE(wrapper, &PyWrapperDescr_Type))
-            ((PyWrapperDescrObject *)wrapper)->d_wrapped = (void *)function_hash;
+        return 0;
+    PyObject *wrapper = PyObject_GetAttrString((PyObject *)types[0], "__hash__");
+    if (!wrapper)
+        return -1;
+    function_hash_native = types[0]->tp_hash;
+    if (Py_IS_TYPE(wrapper, &PyWrapperDescr_Type))
+        ((PyWrapperDescrObject *)wrapper)->d_wrapped = (void *)function_hash;
+    Py_DECREF(wrapper);
+    for (int i = 0; i < 2; i++)
         if (types[i]->tp_hash == function_hash_native)
             types[i]->tp_hash = function_hash;
-    }
+    return 0;
 }
 
 /* ---- swapping --------------------------------------------------------------------------- */
@@ -362,7 +362,8 @@ eg_patch_apply(EgPatch *patch, bool on)
     PyCFunction door = found > 0 ? patch_door(patch, patch->def->ml_flags) : NULL;
     if (!door)
         return found < 0 ? -1 : 0;
-    function_hash_follow();
+    if (function_hash_follow() < 0)
+        return -1;
     *patch_place(patch->def) = patch;
     if (patch->applied && !on)
         eg_patch_generation++;
