@@ -42,7 +42,10 @@ def main() -> int:
     results = Results(
         machine=describe_machine(), rounds=options.rounds, frameworks=probe([OURS, *options.peers])
     )
-    print(tables.heading(results), flush=True)
+    print(tables.heading(results))
+    if options.left_out:
+        print(f"\nleft out of a quick run: {', '.join(options.left_out)}; peers that no target names")
+    sys.stdout.flush()
     measure(workloads, options, results, started + options.minutes * 60)
     for workload, _ in workloads.values():
         print(tables.workload_table(workload, results))
@@ -99,10 +102,10 @@ def parse_arguments() -> argparse.Namespace:
     options.chosen = options.peers is not None
     if options.peers is None:
         options.peers = peers
+    heavy = [name for name, (workload, _) in all_workloads().items() if not workload.quick]
+    options.left_out = heavy if options.quick and options.only is None else []
     if options.only is None:
-        options.only = [
-            name for name, (workload, _) in all_workloads().items() if workload.quick or not options.quick
-        ]
+        options.only = [name for name in names if name not in options.left_out]
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: no folder {options.json.parent}")
     return options
