@@ -25,7 +25,7 @@ from workloads import Workload, all_workloads
 ROUNDS, QUICK_ROUNDS = 5, 2
 SECONDS, QUICK_SECONDS = 0.2, 0.05
 MINUTES, QUICK_MINUTES = 14.0, 1.8  # a round of a workload begins only if it will have ended by then
-ROUNDS_OF_OTHERS = 2  # for peers that no target of the workload names
+TURNS_OF_OTHERS = 2  # peers that no target of the workload names are in each second round
 GIVE_UP = 60  # seconds for one measurement
 MEASURE = Path(__file__).with_name("measure.py")
 
@@ -137,7 +137,7 @@ def cases(
     for name, answer in results.frameworks.items():
         if FRAMEWORKS[name].adapters not in adapters or "absence" in answer:
             continue
-        if name not in named and not options.chosen and (options.quick or turn >= ROUNDS_OF_OTHERS):
+        if name not in named and not options.chosen and (options.quick or turn % TURNS_OF_OTHERS):
             continue
         for count in workload.counts:
             if not results.failed(workload.name, name, count):
