@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("now", type=Path, help="what it wrote now")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="PART", help="0.15: 15 %%")
     parser.add_argument("--again", action="store_true", help="measure again what seems worse")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often, then; as run.py, if not said")
     options = parser.parse_args()
     runs = []
     for path in (options.before, options.now):
@@ -47,7 +48,7 @@ def main() -> int:
     cases = worse(before, now, options.tolerance)
     if cases and options.again:
         print("\n".join(["worse at first:", *describe(cases, before, now), "", "again:"]), flush=True)
-        now = measure_again(cases)
+        now = measure_again(cases, options.rounds)
         cases = [case for case in worse(before, now, options.tolerance) if case in cases]
     print(
         "\n".join(describe(cases, before, now)) or f"nothing got worse by more than {options.tolerance:.0%}"
@@ -94,7 +95,7 @@ def describe(cases: Iterable[Case], before: Ratios, now: Ratios) -> Iterator[str
         )
 
 
-def measure_again(cases: Iterable[Case]) -> Ratios:
+def measure_again(cases: Iterable[Case], rounds: int | None) -> Ratios:
     """Run the workloads of *cases*, with the peers that they are about."""
     workloads = {workload for workload, _, _ in cases}
     peers = {peer for _, peer, _ in cases} - {OURS}
@@ -103,6 +104,8 @@ def measure_again(cases: Iterable[Case]) -> Ratios:
         command = [sys.executable, str(RUN), "--json", str(figures), "--only", *sorted(workloads)]
         if peers:  # none: rows that are Evergreen's alone, which no peers must join
             command += ["--peers", *sorted(peers)]
+        if rounds:
+            command += ["--rounds", str(rounds)]
         subprocess.run(command, check=True)
         return dict(ratios(json.loads(figures.read_text())))
 

@@ -25,7 +25,7 @@ from workloads import Workload, all_workloads
 ROUNDS, QUICK_ROUNDS = 5, 2
 SECONDS, QUICK_SECONDS = 0.2, 0.05
 MINUTES, QUICK_MINUTES = 14.0, 1.8  # a round of a workload begins only if it will have ended by then
-ROUNDS_OF_OTHERS = 2  # for peers that no target of the workload names
+TURNS_OF_OTHERS = 2  # peers that no target of the workload names are in each second round
 GIVE_UP = 60  # seconds for one measurement
 MEASURE = Path(__file__).with_name("measure.py")
 
@@ -42,7 +42,10 @@ def main() -> int:
     results = Results(
         machine=describe_machine(), rounds=options.rounds, frameworks=probe([OURS, *options.peers])
     )
-    print(tables.heading(results), flush=True)
+    print(tables.heading(results))
+    if options.left_out:
+        print(f"\nleft out of a quick run: {', '.join(options.left_out)}; peers that no target names")
+    sys.stdout.flush()
     measure(workloads, options, results, started + options.minutes * 60)
     for workload, _ in workloads.values():
         print(tables.workload_table(workload, results))
@@ -99,10 +102,10 @@ def parse_arguments() -> argparse.Namespace:
     options.chosen = options.peers is not None
     if options.peers is None:
         options.peers = peers
+    heavy = [name for name, (workload, _) in all_workloads().items() if not workload.quick]
+    options.left_out = heavy if options.quick and options.only is None else []
     if options.only is None:
-        options.only = [
-            name for name, (workload, _) in all_workloads().items() if workload.quick or not options.quick
-        ]
+        options.only = [name for name in names if name not in options.left_out]
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: no folder {options.json.parent}")
     return options
@@ -134,7 +137,7 @@ def cases(
     for name, answer in results.frameworks.items():
         if FRAMEWORKS[name].adapters not in adapters or "absence" in answer:
             continue
-        if name not in named and not options.chosen and (options.quick or turn >= ROUNDS_OF_OTHERS):
+        if name not in named and not options.chosen and (options.quick or turn % TURNS_OF_OTHERS):
             continue
         for count in workload.counts:
             if not results.failed(workload.name, name, count):

@@ -27,6 +27,7 @@ __all__ = ["BACKLOG", "PAUSE", "Countdown", "Run"]
 
 BACKLOG = 4096
 PAUSE = 0.002  # seconds
+SPARE = 100  # descriptors that a process has for other things
 
 
 class Countdown:
@@ -67,6 +68,9 @@ class Run:
     ) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        wanted = connections + idle + SPARE
+        if most != resource.RLIM_INFINITY and most < wanted:
+            raise RuntimeError(f"{wanted} descriptors are needed, and {most} allowed: see ulimit -Hn")
         self.kind, self.size, self.count, self.meter = kind, size, count, meter
         self.connections, self.idle, self.begun = connections, idle, 0
         self.ended = Countdown(ends or connections, ended)

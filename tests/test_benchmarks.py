@@ -18,7 +18,10 @@ FRAMEWORKS = (
 ).split()
 
 
-def figures(ours, theirs, alone=1.0, delay=1.0):
+COUNT = 200_000  # that of the real workload "lock"
+
+
+def figures(ours, theirs, alone=1.0, delay=1.0, workload_name="turns", peer="peer"):
     def workload(rows, steady=True):
         return {
             "title": "a title & more",
@@ -26,7 +29,7 @@ def figures(ours, theirs, alone=1.0, delay=1.0):
             "steady": steady,
             "columns": [{"key": "cpu", "unit": "µs"}],
             "rows": [
-                {"framework": name, "count": 10, "median": {"cpu": cpu}, "rounds": [{"cpu": cpu}]}
+                {"framework": name, "count": COUNT, "median": {"cpu": cpu}, "rounds": [{"cpu": cpu}]}
                 for name, cpu in rows.items()
             ],
         }
@@ -37,7 +40,7 @@ def figures(ours, theirs, alone=1.0, delay=1.0):
         "rounds": 1,
         "frameworks": {"evergreen": {"version": "1"}, "peer": {"version": "2"}},
         "workloads": {
-            "turns": workload({"evergreen": ours, "peer": theirs}),
+            workload_name: workload({"evergreen": ours, peer: theirs}),
             "alone": workload({"evergreen": alone}),
             "delay": workload({"evergreen": delay}, steady=False),
         },
@@ -125,8 +128,18 @@ def test_check_compares_ratios_and_not_speeds(files):
 def test_check_names_what_got_worse(files):
     done = run("check.py", files("a", figures(1, 4)), files("b", figures(1, 3, alone=2.0)))
     assert done.returncode == 1
-    assert "turns against peer, 10: 4 before, 3 now (-25%)" in done.stdout
-    assert "alone alone, 10: 1 before, 0.5 now (-50%)" in done.stdout
+    assert "turns against peer, 200,000: 4 before, 3 now (-25%)" in done.stdout
+    assert "alone alone, 200,000: 1 before, 0.5 now (-50%)" in done.stdout
+
+
+@pytest.mark.parametrize(("before", "worse"), [(0.001, False), (1e9, True)])
+def test_check_measures_again_what_seems_worse(files, before, worse):
+    then = figures(1, before, workload_name="lock", peer="asyncio")
+    now = figures(1, before / 2, workload_name="lock", peer="asyncio")
+    done = run("check.py", "--again", "--rounds", "1", files("a", then), files("b", now))
+    assert done.returncode == worse, done.stdout + done.stderr
+    assert "worse at first:" in done.stdout
+    assert ("nothing got worse" in done.stdout) != worse
 
 
 def test_check_compares_no_single_delays(files):

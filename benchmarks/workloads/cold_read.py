@@ -20,7 +20,7 @@ WORKLOADS = (
         "cold4k",
         "delay of a ticker beside reads of 4 KiB from the disk",
         per="tick",
-        counts=(300,),
+        counts=(3_000,),
         meter=Stall,
         warm_up=10,
     ),
