@@ -60,7 +60,7 @@ struct EgState {
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
     PyTypeObject *stream_type;
-    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
+    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type, *tls_type;
     PyTypeObject *semaphore_type;
     PyTypeObject *bounded_semaphore_type;
     PyTypeObject *lock_type;
@@ -778,6 +778,10 @@ int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL 
 /* ---- fs.c ------------------------------------------------------------------------ */
 int eg_fs_setup(PyObject *module); /* adds its functions */
 extern PyType_Spec eg_fs_request_spec;
+
+/* ---- tls.c: what is quick of evergreen.io.tls ---------------------------------------- */
+extern PyType_Spec eg_tls_spec;
+int eg_tls_setup(void);
 
 /* ---- dns.c ----------------------------------------------------------------------- */
 int eg_dns_setup(void);
