@@ -110,12 +110,16 @@ class TLSStream(_TLSMessages):
             self._send()
             self._receive()
             return True
-        if isinstance(exc, ssl.SSLZeroReturnError):
+        closed = isinstance(exc, ssl.SSLZeroReturnError)
+        if closed and self._ready and not self._incoming.eof:
             self._send()
             return False
-        if isinstance(exc, ssl.SSLEOFError):
+        if closed or isinstance(exc, ssl.SSLEOFError):  # the first is what 3.11.2 calls this end, too
             if self._suppress_ragged_eofs and self._ready:
                 return False
+            if closed:
+                text = "EOF occurred in violation of protocol"
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, text) from exc
         elif isinstance(exc, ssl.SSLError):
             self._send_alert()
         raise exc
