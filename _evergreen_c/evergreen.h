@@ -60,7 +60,7 @@ struct EgState {
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
     PyTypeObject *stream_type;
-    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
+    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type, *tls_type;
     PyTypeObject *semaphore_type;
     PyTypeObject *bounded_semaphore_type;
     PyTypeObject *lock_type;
@@ -808,6 +808,10 @@ int eg_fs_open(EgLane *lane, PyObject *name, PyObject *path, int dir_fd, int fla
  * thread if the page cache can do it, else in one of the lane; -1: exception. */
 ssize_t eg_fs_read(int fd, void *into, size_t size, int64_t offset);
 ssize_t eg_fs_write(int fd, const void *from, size_t size, int64_t offset);
+
+/* ---- tls.c: what is quick of evergreen.io.tls ---------------------------------------- */
+extern PyType_Spec eg_tls_spec;
+int eg_tls_setup(void);
 
 /* ---- dns.c ----------------------------------------------------------------------- */
 int eg_dns_setup(void);

@@ -212,6 +212,7 @@ add_types(PyObject *module, EgState *state)
         {&eg_pipe_spec, &state->pipe_type, &state->stream_type},
         {&eg_tty_spec, &state->tty_type, &state->stream_type},
         {&eg_udp_spec, &state->udp_type, NULL},
+        {&eg_tls_spec, &state->tls_type, NULL},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         PyObject *base = types[i].base ? (PyObject *)*types[i].base : NULL;
@@ -348,7 +349,7 @@ module_exec(PyObject *module)
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
     if (add_types(module, state) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
-        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
+        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0 || eg_tls_setup() < 0
         || PyModule_AddFunctions(module, eg_listener_functions) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;

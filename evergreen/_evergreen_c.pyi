@@ -466,6 +466,23 @@ class UDPSocket:
     def fileno(self) -> int: ...
     def _open(self, family: int, /) -> int: ...
 
+@disjoint_base
+class _TLSMessages:
+    _stream: Any
+    _incoming: Any
+    _outgoing: Any
+    _decrypt: Callable[..., Any]
+    _encrypt: Callable[..., Any]
+    _pending: Callable[[], int]
+    _reading: Lock
+    _receiving: Lock
+    _plain: bytearray
+    _ready: bool
+    _ended: bool
+    _shut: bool
+    def read(self, n: int = -1, /) -> bytes: ...
+    def write(self, data: Any, /) -> bool: ...
+
 def accept_fd(fd: int, /) -> int: ...
 def forget_fd(fd: int, close: bool = False, /) -> None: ...
 def wait_fds(fds: list[int], events: int, timeout: _Seconds | None = None, /) -> bool: ...

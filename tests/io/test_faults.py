@@ -49,7 +49,8 @@ def open_descriptors():
 @pytest.fixture
 def clean(hub):
     """The loop; afterwards no descriptor is open that was not before, nor a handle."""
-    with PipeStream.pair()[0], UDPEndpoint() as endpoint:  # what the loop opens for itself, when it is needed
+    first, second = PipeStream.pair()
+    with first, second, UDPEndpoint() as endpoint:  # what the loop opens for itself, when it is needed
         endpoint.bind(HERE)
         with evergreen.move_on_after(0.001):
             endpoint.receive()
