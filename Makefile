@@ -67,7 +67,7 @@ demo: build $(VENV)/.extra-examples
 test: build
 	$(VENV)/bin/python -m pytest -q $(ARGS)
 
-test-clients: build $(VENV)/.extra-clients
+test-clients: build $(VENV)/.extra-clients $(VENV)/.extra-packages
 	$(VENV)/bin/python -m pytest -q -rs tests/clients $(ARGS)
 
 conformance: build

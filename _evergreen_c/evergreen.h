@@ -439,6 +439,7 @@ struct EgTask {
     bool signals;       /* runs signal handlers: whatever it raises goes to main */
     bool identified;    /* get_ident() was asked in it, as the next two: patch_thread.c */
     bool local_in;      /* its thread-local data is in the thread state */
+    bool is_thread;     /* was started as a thread: signals are the main thread's business */
     bool keeps_process; /* a thread that is no daemon: the process waits for it */
 };
 
@@ -1029,7 +1030,9 @@ void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Pytho
 int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
 void eg_thread_kept_clear(EgKept *kept);
 void eg_thread_after_fork(void);
-unsigned long eg_thread_ident(void);        /* what get_ident() says here */
+unsigned long eg_thread_ident(void); /* what get_ident() says here */
+/* Whether the code that runs is to find that it is not in the main thread: ValueError set. */
+bool eg_thread_refuses(const char *function);
 bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);
 PyObject *eg_thread_note_native(PyObject *module, PyObject *lock);

@@ -258,6 +258,7 @@ thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
     EgHub *hub = context ? eg_hub_get() : NULL;
     EgTask *task = hub ? (EgTask *)eg_task_spawn(hub, run, NULL, NULL) : NULL;
     if (task) {
+        task->is_thread = true;
         PyObject_GC_UnTrack(context); /* as eg_task_spawn() left the copy that this replaces */
         PyObject_GC_Track(task->context);
         PyObject *copy = task->context;
@@ -268,6 +269,16 @@ thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
     Py_XDECREF(run);
     Py_XDECREF(body);
     return task;
+}
+
+bool
+eg_thread_refuses(const char *function)
+{
+    if (!eg_hub_cooperates() || !eg_hub_here->current || !eg_hub_here->current->is_thread)
+        return false;
+    PyErr_Format(PyExc_ValueError, "%s only works in main thread of the main interpreter",
+                 function);
+    return true;
 }
 
 static PyObject *

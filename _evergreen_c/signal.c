@@ -117,6 +117,8 @@ static PyObject *
 signal_set_wakeup_fd(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgHub *hub = eg_hub_here;
+    if (eg_thread_refuses("set_wakeup_fd"))
+        return NULL;
     if (!hub || !hub->signals)
         return eg_patch_call_original(&signal_set_wakeup_fd_patch, module, args, n, kwnames);
     EgSignals *self = hub->signals;

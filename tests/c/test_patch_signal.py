@@ -136,3 +136,29 @@ def test_pthread_kill_of_a_task_reaches_its_thread(patched):
         assert handled == [1]
     finally:
         signal.signal(USR1, before)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: signal.signal(USR1, signal.SIG_DFL), lambda: signal.set_wakeup_fd(-1)]
+)
+def test_a_thread_may_not_set_handlers_a_task_may(patched, call):
+    errors = []
+
+    def try_it():
+        try:
+            call()
+        except ValueError as exc:
+            errors.append(str(exc))
+
+    spawn(try_it).join()
+    assert not errors
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    assert len(errors) == 1 and "main thread" in errors[0]
+    with patcher.patched():
+        patcher.unpatch(thread=True)
+        native = threading.Thread(target=try_it)
+        native.start()
+        native.join()
+    assert errors == errors[:1] * 2
