@@ -25,7 +25,7 @@ from typing import (
 from typing_extensions import Buffer, disjoint_base
 
 from evergreen._policy import ExceptHookArgs, HubTask, SignalHandler, ThreadPool
-from evergreen.io.fs import Entries
+from evergreen.io.fs import Directory, DirEntry, Entries
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -617,6 +617,20 @@ def fs_utime_ns(path: _Path, atime: int, mtime: int, follow: int = 1, *, callbac
 def fs_utime_ns(
     path: _Path, atime: int, mtime: int, follow: int = 1, *, callback: _Callback
 ) -> FSRequest: ...
+@overload
+def fs_futime_ns(fd: _Descriptor, atime: int, mtime: int, *, callback: None = None) -> None: ...
+@overload
+def fs_futime_ns(fd: _Descriptor, atime: int, mtime: int, *, callback: _Callback) -> FSRequest: ...
+@overload
+def fs_opendir(path: _PathOf[AnyStr], *, callback: None = None) -> Directory[AnyStr]: ...
+@overload
+def fs_opendir(path: _Path, *, callback: _Callback) -> FSRequest: ...
+@overload
+def fs_readdir_fd(
+    path: _PathOf[AnyStr], fd: _Descriptor, size: int, *, callback: None = None
+) -> list[DirEntry[AnyStr]]: ...
+@overload
+def fs_readdir_fd(path: _Path, fd: _Descriptor, size: int, *, callback: _Callback) -> FSRequest: ...
 @overload
 def fs_access(path: _Path, mode: int, *, callback: None = None) -> bool: ...
 @overload
