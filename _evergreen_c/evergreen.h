@@ -655,7 +655,7 @@ typedef struct EgWire {
     EgWireKind kind;
     int fd;
     bool reading, noted, closed;
-    bool ready; /* there is something in the kernel, which the reader receives itself */
+    bool ready; /* there may be something in the kernel, for the reader to receive by itself */
     bool large; /* what was received last */
     bool roomy; /* messages fill what is offered: offer more, and spare a vain read(2) */
     union {     /* last: there is only room for its kind's */
@@ -675,6 +675,7 @@ PyObject *eg_wire_take_fresh(EgWire *wire, size_t n);
 /* Receive up to n bytes there and then; NULL: there are none, or read_status says why, or
  * exception. */
 PyObject *eg_wire_receive(EgWire *wire, size_t n);
+bool eg_wire_pull(EgWire *wire);   /* receive what there is, as fresh; false: there is nothing */
 void eg_wire_settle(EgWire *wire); /* what is fresh becomes part of *in* */
 /* Have the kernel take what it will; how much, or a libuv status. */
 ssize_t eg_wire_try(EgWire *wire, const uv_buf_t *bufs, unsigned n);

@@ -119,11 +119,28 @@ stream_end(EgStream *self)
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */
-/* Park until more has come in, or the end, or an error. */
+/* Receive there and then: 1: something, or the end; 0: there is nothing; -1: exception. */
 static int
-stream_wait(EgStream *self, size_t mark)
+stream_pull(EgStream *self)
+{
+    if (eg_stream_turn() < 0 || !eg_stream_wire(self))
+        return -1;
+    bool met = eg_wire_pull(self->wire);
+    eg_wire_settle(self->wire);
+    return met;
+}
+
+/* Park until more has come in, or the end, or an error. wanted: 0, or how much would be taken of
+ * whatever comes, and the caller receives by itself. */
+static int
+stream_wait(EgStream *self, size_t mark, size_t wanted)
 {
     EgWire *wire = self->wire;
+    if (wire->ready && !wanted) {
+        int met = stream_pull(self);
+        if (met)
+            return met < 0 ? -1 : 0;
+    }
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
@@ -135,6 +152,7 @@ stream_wait(EgStream *self, size_t mark)
     size_t before = wire->mark;
     if (mark > before)
         wire->mark = mark;
+    wire->wanted = wanted;
     uv_ref(&wire->uv.handle); /* somebody waits for it: it keeps the loop alive */
     eg_wait_join(me, &self->readers);
     status = eg_wait_park(me, &stream_read_kind, (PyObject *)self, EG_FOREVER);
@@ -387,7 +405,7 @@ stream_fill(EgStream *self, char *to, size_t n, size_t *got)
         wire->target = to + *got;
         wire->target_size = n - *got;
         wire->filled = 0;
-        int status = stream_wait(self, 0);
+        int status = stream_wait(self, 0, 0);
         if ((wire = self->wire)) {
             *got += wire->filled;
             wire->target = NULL;
@@ -405,7 +423,7 @@ stream_gather(EgStream *self, size_t n)
     while (self->wire->in.size < n) {
         if (self->wire->read_status)
             return 0;
-        if (stream_wait(self, n) < 0)
+        if (stream_wait(self, n, 0) < 0)
             return -1;
     }
     return 1;
@@ -454,7 +472,7 @@ stream_read_all(EgStream *self)
     while (!self->wire->read_status) {
         if (self->wire->in.size > (size_t)LIMIT)
             return stream_over_limit(self, LIMIT);
-        if (stream_wait(self, LIMIT + 1) < 0)
+        if (stream_wait(self, LIMIT + 1, 0) < 0)
             return NULL;
     }
     if (self->wire->read_status != UV_EOF && !self->wire->in.size)
@@ -477,8 +495,7 @@ stream_read_some(EgStream *self, size_t n)
                 return bytes;
             continue;
         }
-        wire->wanted = n;
-        if (stream_wait(self, 0) < 0)
+        if (stream_wait(self, 0, n) < 0)
             return NULL;
         wire = self->wire;
     }
@@ -534,7 +551,7 @@ stream_read_into(EgStream *self, char *to, size_t n)
         wire->target = to;
         wire->target_size = n;
         wire->filled = 0;
-        int status = stream_wait(self, 0);
+        int status = stream_wait(self, 0, 0);
         if ((wire = self->wire)) {
             got = wire->filled;
             wire->target = NULL;
@@ -682,7 +699,7 @@ stream_until(EgStream *self, const char *delimiter, size_t size, size_t limit)
         }
         if (self->wire->read_status)
             return NULL;
-        if (stream_wait(self, limit) < 0)
+        if (stream_wait(self, limit, 0) < 0)
             return NULL;
     }
 }
@@ -800,7 +817,7 @@ stream_until_match(EgStream *self, PyObject *pattern, size_t limit)
         }
         if (self->wire->read_status)
             return NULL;
-        if (stream_wait(self, limit) < 0)
+        if (stream_wait(self, limit, 0) < 0)
             return NULL;
     }
 }
@@ -833,7 +850,7 @@ eg_stream_receive(EgStream *self, size_t n, bool fds)
         return NULL;
     PyObject *result = NULL;
     while (fds && !self->wire->nfds && !self->wire->in.size && !self->wire->read_status)
-        if (stream_wait(self, 0) < 0)
+        if (stream_wait(self, 0, 0) < 0)
             goto done;
     if (fds && self->wire->nfds && !self->wire->in.size)
         result = PyBytes_FromStringAndSize(NULL, 0);

@@ -404,6 +404,7 @@ wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
     wire->hub = hub;
     wire->kind = kind;
     wire->fd = fd;
+    wire->ready = kind <= EG_PIPE; /* it may have come already: then nothing need be waited for */
     wire->mark = MARK;
     wire->shutdown_status = 1;
     wire->happened.run = wire_tell;
@@ -473,27 +474,49 @@ wire_cut(EgWire *wire, PyObject *bytes, size_t size, size_t got, size_t n)
     return bytes;
 }
 
+/* What a receive that was made there and then means for the next one. */
+static void
+wire_note_receive(EgWire *wire, ssize_t got, size_t size)
+{
+    wire->ready = got == (ssize_t)size;
+    if (got > 0)
+        wire->large = got >= EG_BIG;
+    else if (got != UV_EAGAIN)
+        wire_end_reading(wire, (int)got);
+}
+
 PyObject *
 eg_wire_receive(EgWire *wire, size_t n)
 {
+    if (!wire->large || n < EG_BIG) {
+        eg_wire_pull(wire);
+        return wire->nfresh ? eg_wire_take_fresh(wire, n) : NULL;
+    }
     size_t size = wire->roomy ? EG_SPARE_SIZE : Py_MIN(n, EG_SPARE_SIZE);
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (!bytes)
         return NULL;
     ssize_t got = wire_recv(wire, PyBytes_AS_STRING(bytes), size);
+    wire_note_receive(wire, got, size);
+    if (got == UV_EAGAIN)
+        wire->roomy = true; /* a full one was followed by nothing */
     if (got > 0) {
-        wire->ready = (size_t)got == size;
-        wire->large = got >= EG_BIG;
         wire->roomy = wire->roomy && (size_t)got <= n;
         return wire_cut(wire, bytes, size, (size_t)got, n);
     }
     Py_DECREF(bytes);
-    wire->ready = false;
-    if (got == UV_EAGAIN)
-        wire->roomy = true; /* a full one was followed by nothing */
-    else
-        wire_end_reading(wire, (int)got);
     return NULL;
+}
+
+bool
+eg_wire_pull(EgWire *wire)
+{
+    EgWires *wires = wire->hub->wires;
+    wire->fresh = wires->slab + wires->used; /* for at most as long as no task runs */
+    ssize_t got = wire_recv(wire, wire->fresh, EG_SPARE_SIZE);
+    wire_note_receive(wire, got, EG_SPARE_SIZE);
+    wire->nfresh = got > 0 ? (unsigned)got : 0;
+    return got != UV_EAGAIN;
 }
 
 ssize_t

@@ -364,6 +364,20 @@ def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
     return Entries([DirEntry(folder, name, kind) for name, kind in found])
 
 
+def directory_opened(folder: Any, fd: int) -> Any:
+    """What `evergreen.io.fs.opendir` returns."""
+    from evergreen.io.fs import Directory
+
+    return Directory(folder, fd)
+
+
+def directory_part(folder: Any, found: list[tuple[Any, int]]) -> Any:
+    """What `evergreen.io.fs.readdir` returns."""
+    from evergreen.io.fs import DirEntry
+
+    return [DirEntry(folder, name, kind) for name, kind in found]
+
+
 # ---- imports ---------------------------------------------------------------------------------------
 
 

@@ -25,12 +25,19 @@ from evergreen.io import (
 )
 
 HERE = ("127.0.0.1", 0)
+# What a sanitizer has preloaded is not for these programs: curl hangs with it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 WITHIN = 20  # seconds: for what takes milliseconds
 BIG = bytes(range(256)) * 8192  # 2 MiB: more than a socket holds
 
 
 def needs(program):
     return pytest.mark.skipif(not shutil.which(program), reason=f"the {program} command is not installed")
+
+
+def run(command, **options):
+    """Run a program to its end; return its `subprocess.CompletedProcess`."""
+    return process.run(command, stdout=process.PIPE, timeout=WITHIN, env=ENVIRONMENT, **options)
 
 
 class Serving:
@@ -57,7 +64,8 @@ class Running:
 
     def __init__(self, *command, ready):
         pipe = process.PIPE
-        self.child = process.Process(list(map(str, command)), stdin=pipe, stdout=pipe, stderr=pipe)
+        streams = {"stdin": pipe, "stdout": pipe, "stderr": pipe}
+        self.child = process.Process(list(map(str, command)), env=ENVIRONMENT, **streams)
         with evergreen.fail_after(WITHIN):
             said = b""
             for line in self.child.stderr:
@@ -99,7 +107,7 @@ def talk(client, data):
 def test_socat_is_served_over_tcp(hub, data):
     with Serving(TCPServer(shout), HERE) as server:
         address = "TCP:{}:{}".format(*server.sockname)
-        done = process.run(["socat", "-t20", "-", address], input=data, stdout=process.PIPE, timeout=WITHIN)
+        done = run(["socat", "-t20", "-", address], input=data)
     assert done.stdout == data.upper()
 
 
@@ -119,7 +127,7 @@ def test_socat_is_served_over_a_unix_socket(hub, tmp_path, abstract):
     name = b"\0" + path.encode() if abstract else path
     target = ("ABSTRACT-CONNECT:" if abstract else "UNIX-CONNECT:") + path
     with Serving(PipeServer(shout), name):
-        done = process.run(["socat", "-t20", "-", target], input=BIG, stdout=process.PIPE, timeout=WITHIN)
+        done = run(["socat", "-t20", "-", target], input=BIG)
     assert done.stdout == BIG.upper()
 
 
@@ -210,11 +218,11 @@ def test_curl_over_a_unix_socket(hub, tmp_path):
 
     with Serving(PipeServer(handle), path):
         command = ["curl", "--silent", "--show-error", "--fail", "--unix-socket", path, "http://here/one"]
-        done = process.run([*command, "http://here/two"], stdout=process.PIPE, timeout=WITHIN)
+        done = run([*command, "http://here/two"])
         assert done.stdout == b"/ONE/TWO"
         assert len(accepted) == 1  # it kept the connection
         command += ["--data-binary", "@-"]
-        done = process.run(command, input=BIG, stdout=process.PIPE, timeout=WITHIN)
+        done = run(command, input=BIG)
         assert done.stdout == BIG.upper()
 
 
@@ -226,7 +234,7 @@ def test_many_curls_at_once(hub, tmp_path):
 
         def post(data):
             url = "http://here/"
-            return process.run([*command, url], input=data, stdout=process.PIPE, timeout=WITHIN).stdout
+            return run([*command, url], input=data).stdout
 
         tasks = [spawn(post, b"%d" % n) for n in range(8)]
         assert [task.result() for task in tasks] == [b"%d" % n for n in range(8)]
@@ -252,7 +260,7 @@ def answer_dns(query):
 def dig(server, *words):
     host, port = server.sockname
     command = ["dig", f"@{host}", "-p", str(port), "+short", "+tries=1", "+time=10", "+noedns", *words]
-    return process.run(command, stdout=process.PIPE, timeout=WITHIN, text=True).stdout
+    return run(command, text=True).stdout
 
 
 @needs("dig")
