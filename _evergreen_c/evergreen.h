@@ -924,7 +924,7 @@ PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, P
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
                                  Py_ssize_t n, PyObject *kwnames);
-/* The same in a native thread, while the task waits; how: "offload", or "offload_name_lookup". */
+/* The same in a native thread, while the task waits; how: a function of the policy. */
 PyObject *eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self,
                            PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
 int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else */

@@ -215,7 +215,7 @@ lock_take(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int status = lock_try(self);
     if (status == 0 && eg_thread_is_sentinel(self))
-        return eg_hub_here ? eg_patch_offload("offload", patch, self, args, n, kwnames)
+        return eg_hub_here ? eg_patch_offload("wait_for_thread", patch, self, args, n, kwnames)
                            : eg_patch_call_original(patch, self, args, n, kwnames);
     while (status == 0) {
         EgTask *me = eg_wait_begin();

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import namedtuple
 from functools import partial
+from time import monotonic
 
 from evergreen import _asyncio, _drivers, _threads
 from evergreen import _evergreen_c as core
@@ -287,6 +288,30 @@ def wait_for_semaphore(owner: object, handle: int, timeout: float | None) -> boo
     """Take a unit of the ``sem_t`` at *handle*, which lives as long as *owner*; False: not in time."""
     wait, post = partial(core.semaphore_wait, handle, 0.2), partial(core.semaphore_post, handle)
     return _wait_for_lock(wait, post, lambda: owner, timeout)
+
+
+def wait_for_thread(acquire: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Take the lock that C code releases when a native thread ends (3.12 and before)."""
+    return _wait_for_thread(acquire, *args, **kwargs)
+
+
+def _wait_for_thread(acquire: Any, blocking: bool = True, timeout: float = -1) -> bool:
+    release = partial(_lock_release, acquire.__self__)
+    limit = None if timeout == -1 else timeout
+    try:
+        return _wait_for_lock(partial(acquire, True, 0.2), release, lambda: None, limit)
+    except RuntimeError as exc:
+        if not _threads.is_ending(exc):
+            raise
+    end = monotonic() + timeout
+    while not acquire(False):  # it is one of those that the process waits for
+        if timeout != -1 and monotonic() >= end:
+            return False
+        core.sleep(0.01)
+    return True
+
+
+_lock_release = core.patch_native("_thread.LockType", "release")
 
 
 def _wait_for_lock(
