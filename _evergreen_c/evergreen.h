@@ -901,11 +901,12 @@ void eg_socket_forget(int fd); /* the number is about to mean something else */
 
 /* ---- patch_os.c: descriptors that are not ours -------------------------------- */
 typedef enum { EG_FD_NATIVE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;
-enum { EG_OS_NONBLOCKING = -2 }; /* the program has made it non-blocking: call the original */
-EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is none */
-int eg_os_turn(void);            /* before an operation, for others' sake; -1: killed */
-int eg_os_give_way(void);        /* let the others run, if that may be; -1: killed */
-bool eg_os_may_wait(void);       /* in a task, not in a callback; no exception */
+enum { EG_OS_NONBLOCKING = -2 };   /* the program has made it non-blocking: call the original */
+EgFdKind eg_os_kind(int fd);       /* EG_FD_NATIVE: it never blocks, or there is none */
+bool eg_os_tells_of_closing(void); /* that os.close() & co. call eg_fd_closing() */
+int eg_os_turn(void);              /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);          /* let the others run, if that may be; -1: killed */
+bool eg_os_may_wait(void);         /* in a task, not in a callback; no exception */
 /* As read(2), and as write(2) of all, with the task parked; -1: exception. */
 ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
 ssize_t eg_os_write(int fd, EgFdKind kind, const void *from, size_t size);
