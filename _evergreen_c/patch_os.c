@@ -734,6 +734,12 @@ os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */
+bool
+eg_os_tells_of_closing(void)
+{
+    return os_close_patch.applied;
+}
+
 EgPatch *const eg_patch_os[] = {
     &os_read_patch,     &os_readv_patch,  &os_write_patch,      &os_writev_patch,
     &os_sendfile_patch, &os_close_patch,  &os_closerange_patch, &os_dup2_patch,

@@ -201,7 +201,8 @@ eg_socket_is_owned(PyObject *self)
             return false;
         type->tp_finalize = socket_finalize;
     }
-    return socket_close_patch.applied; /* or, with evergreen.lib, native calls may close it, too */
+    /* With evergreen.lib, or patch(socket=True), native calls may close it, too. */
+    return socket_close_patch.applied && eg_os_tells_of_closing();
 }
 
 static bool

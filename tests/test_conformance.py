@@ -15,7 +15,17 @@ TOOL = Path(__file__).parent.parent / "tools" / "conformance.py"
     reason="this interpreter was installed without its own tests",
 )
 @pytest.mark.parametrize(
-    "module", ["test_fileio", "test_select", "test_popen", "test_wait4", "test_threading_local"]
+    "module",
+    [
+        "test_fileio",
+        "test_select",
+        "test_poll",
+        "test_popen",
+        "test_wait4",
+        "test_threading_local",
+        "test_syslog",
+        "test_asyncio.test_selector_events",
+    ],
 )
 def test_pythons_own_tests_pass(module):
     child = subprocess.run([sys.executable, TOOL, module], capture_output=True, text=True, timeout=300)

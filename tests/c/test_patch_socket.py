@@ -462,6 +462,19 @@ def test_a_number_that_is_used_again_is_watched_afresh(listener):
     assert len(numbers) == 1
 
 
+def test_a_number_closed_behind_its_socket_is_left_to_the_next(listener):
+    clients = []
+    for _ in range(3):
+        client, server = tcp_pair(listener)
+        clients.append(client)
+        task = parked(client.recv, 10)
+        server.send(b"x")
+        assert task.result(10) == b"x"
+        os.close(client.fileno())  # natively: group os is not patched
+        server.close()
+    assert len({client.detach() for client in clients}) == 1
+
+
 class WithDel(socket.socket):
     def __del__(self):
         pass
