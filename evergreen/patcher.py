@@ -46,6 +46,8 @@ _GROUPS = {
     "_ssl": "ssl",
     "multiprocessing": "multiprocessing",
     "_multiprocessing": "multiprocessing",
+    "sqlite3": "sqlite3",
+    "_sqlite3": "sqlite3",
     "files": "files",
 }
 
@@ -68,8 +70,8 @@ def patch(**modules: bool) -> None:
     ``patch(thread=False)`` all but some.
 
     The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` (locks, threads and
-    thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing`` and ``asyncio``;
-    any other is a TypeError.  Patching twice is harmless.
+    thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing``, ``asyncio``
+    and ``sqlite3``; any other is a TypeError.  Patching twice is harmless.
 
     ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and
     the file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``,

@@ -4,6 +4,7 @@ import _asyncio  # noqa: F401  # these are patched when they are imported: so th
 import _multiprocessing  # noqa: F401
 import _queue
 import _socket
+import _sqlite3  # noqa: F401
 import _ssl  # noqa: F401
 import _thread
 import os
@@ -32,6 +33,7 @@ GROUPS = {
     "ssl": "ssl",
     "multiprocessing": "multiprocessing",
     "asyncio": "asyncio",
+    "sqlite3": "sqlite3",
 }
 
 
