@@ -155,6 +155,16 @@ def test_patched_with_an_unknown_name_is_a_type_error_too():
     assert not applied()
 
 
+def test_threads_is_another_name_of_thread():
+    patcher.patch(threads=False)
+    assert applied() == available(*GROUPS) - available("thread")
+    patcher.unpatch()
+    patcher.patch(threads=True)
+    assert applied() == available("thread")
+    patcher.unpatch(threads=True)
+    assert not applied()
+
+
 def test_functions_are_still_found_in_sets_and_dicts():
     functions = [
         time.sleep,
