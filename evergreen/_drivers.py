@@ -2,7 +2,8 @@
 
 Both offer a way: psycopg 3 has its wait loop twice, in C and in Python (``psycopg.waiting``); psycopg2 calls
 a wait callback if it has one.  `patcher` calls `follow` when it patches or unpatches ``select``, and the
-core calls `imported` when a module in C was imported, so it does not matter which comes first.
+core calls `imported` when a module in C was imported, so it does not matter which comes first.  With
+``evergreen run --native`` psycopg2 is left alone: it waits in ``poll()``, so its connections may be shared.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _wait_for_psycopg2(connection: Any) -> None:
 
 def _change_psycopg2(extension: Any) -> None:
     before = extension.get_wait_callback()
-    if _on and before is None:  # one that the program has set stays
+    if _on and before is None and core.native_status() is None:  # one that the program has set stays
         extension.set_wait_callback(_wait_for_psycopg2)
     elif not _on and before is _wait_for_psycopg2:
         extension.set_wait_callback(None)
