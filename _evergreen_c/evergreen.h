@@ -60,7 +60,7 @@ struct EgState {
     PyTypeObject *event_type;
     PyTypeObject *channel_type;
     PyTypeObject *stream_type;
-    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type;
+    PyTypeObject *tcp_type, *pipe_type, *tty_type, *udp_type, *tls_type;
     PyTypeObject *semaphore_type;
     PyTypeObject *bounded_semaphore_type;
     PyTypeObject *lock_type;
@@ -341,12 +341,18 @@ int eg_park_hub_create(EgHub *hub);
 void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
 void eg_park_hub_end(EgHub *hub);
 
+/* ---- arena.c: memory that CPython gives back and soon wants again --------- */
+void eg_arena_setup(void);
+bool eg_arena_is_ours(void);             /* and not of a library that came later */
+void eg_arena_trim(void);                /* give what is kept back to the system */
+void *eg_arena_small_alloc(size_t size); /* CPython may free it as one of the allocator's */
+void eg_arena_small_free(void *block);
+PyObject *eg_arena_stats(void);
+
 /* ---- stack.c: CPython's frame chunks of small greenlets ------------------ */
-void eg_stack_setup(void);
-void eg_stack_install(void); /* before a new greenlet's first Python frame */
-void eg_stack_remove(void);  /* after its last */
-void eg_stack_trim(void);    /* give cached chunks back to the system */
-PyObject *eg_stack_stats(void);
+void eg_stack_install(void);  /* before a new greenlet's first Python frame */
+void eg_stack_remove(void);   /* after its last */
+bool eg_stack_is_known(void); /* else these do nothing */
 
 /* ---- fd.c: readiness of file descriptors -------------------------------- */
 enum { EG_READ = 1, EG_WRITE = 2 };
@@ -359,10 +365,18 @@ int eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned);
 /* The same for several; eg_wait_begin() first. The arrays are copied. */
 int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
                     const EgWaitKind *kind, uint64_t deadline);
+/* For sockets of TCP: a read got less than there was room for; whether nothing came since. Then
+ * eg_fd_wait() may come first. In a thread with a hub. */
+void eg_fd_drained(int fd);
+bool eg_fd_is_drained(int fd);
 void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
 int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
-void eg_fd_after_poll(EgHub *hub);                /* hand what libuv reported to the waiters */
+/* Whether the hub has to poll here, and not in libuv, whose set is inside of this one. */
+bool eg_fd_is_outer(EgHub *hub);
+bool eg_fd_poll(EgHub *hub, int timeout); /* ms, -1: for ever; true: libuv has something to do */
+void eg_fd_embed(EgHub *hub);             /* libuv's set has to be the outer one from now on */
+void eg_fd_after_poll(EgHub *hub);        /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);
 int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
 int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);
@@ -481,12 +495,14 @@ typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from 
 struct EgHub {
     PyObject_HEAD
     EgRing ready;
+    EgRing due;         /* what the timers made ready while others were */
     EgRing inbox;       /* pushed by other threads */
     EgTask *current;    /* borrowed; NULL while the hub's greenlet runs */
     EgNode *handoff;    /* what the greenlet that is switched to has to run */
     uint64_t slice_end; /* in clock ticks: when to look at the loop with the ring busy */
     int budget;         /* switches until then */
     int forbidden;      /* > 0: Python runs where nothing may block */
+    bool due_turn;      /* the last entry was from there */
     bool sleeping;      /* inside a poll that may sleep: wakers send uv_async */
     bool embedded;      /* fileno() was asked for: they always do */
     bool running;       /* inside run() */
@@ -533,6 +549,11 @@ extern EG_THREAD_LOCAL EgHub *eg_hub_here;
 EgHub *eg_hub_get(void);         /* borrowed; made on demand in the main thread */
 EgTask *eg_hub_task(EgHub *hub); /* borrowed: who runs; NULL, no exception: the hub's greenlet */
 void eg_hub_push(EgHub *hub, EgNode *node); /* make it runnable, from any thread */
+static inline bool
+eg_hub_ready(const EgHub *hub) /* something can run */
+{
+    return hub->ready.first || hub->due.first;
+}
 /* The next node to run; polls if there is none. ticks: what the counter says now. */
 EgNode *eg_hub_next(EgHub *hub, uint64_t ticks);
 uv_loop_t *eg_hub_uv(EgHub *hub);
@@ -569,7 +590,8 @@ eg_hub_cooperates(void)
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
 #define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
-#define EG_SPARES 8
+#define EG_SPARES 4
+#define EG_SPARE_SIZE 69632 /* 64 KiB, and some more, so that 64 KiB at once is a short read */
 
 typedef struct EgChunk EgChunk;
 typedef struct {
@@ -586,9 +608,10 @@ typedef struct {
 
 /* Without the GIL: memory to receive into, and the n bytes that were received there. wanted: what
  * the reader has room for, 0 for whatever there is. offer: none is left if buf->base is NULL;
- * accept: 0, or UV_ENOMEM. */
+ * accept and copy: 0, or UV_ENOMEM. */
 void eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf);
 int eg_input_accept(EgInput *in, EgSpares *spares, size_t n);
+int eg_input_copy(EgInput *in, const char *data, size_t n);
 /* With it. */
 void eg_input_refill(EgSpares *spares);
 void eg_input_drop_spares(EgSpares *spares);
@@ -618,18 +641,23 @@ typedef struct EgWire {
     EgLinger *linger;           /* while it is only there to send what was written; from the heap */
     EgInput in;
     size_t mark;   /* when so much waits to be read, receiving stops */
-    size_t wanted; /* what the reader has room for */
+    size_t wanted; /* how much a reader wants that takes whatever there is; 0: none waits */
+    char *fresh;   /* what came in the last poll, before anything of *in*: on the hub's slab */
     char *target;  /* the reader's own memory, while it waits; NULL: none */
     size_t target_size, filled;
     EgWrite *written;   /* finished, their data still to be let go */
     Py_ssize_t nwrites; /* not finished */
     int *fds;           /* EG_IPC: descriptors that came; from the heap */
     int nfds;
+    unsigned nfresh;     /* bytes */
     int read_status;     /* 0; UV_EOF or an error: nothing more will come */
     int write_status;    /* 0; an error: nothing more can be sent */
     int shutdown_status; /* 1: not asked for; UV_EAGAIN: under way; 0: done; an error */
     EgWireKind kind;
+    int fd;
     bool reading, noted, closed;
+    bool ready; /* there may be something in the kernel, for the reader to receive by itself */
+    bool large; /* what was received last */
     bool roomy; /* messages fill what is offered: offer more, and spare a vain read(2) */
     union {     /* last: there is only room for its kind's */
         uv_handle_t handle;
@@ -643,6 +671,15 @@ typedef struct EgWire {
 /* Takes fd over; NULL: *status says why, and fd is still the caller's. */
 EgWire *eg_wire_open(EgHub *hub, EgWireKind kind, int fd, int *status);
 int eg_wire_read(EgWire *wire); /* have it receive; libuv status */
+/* Up to n bytes of what is fresh, of which there is some. */
+PyObject *eg_wire_take_fresh(EgWire *wire, size_t n);
+/* Receive up to n bytes there and then; NULL: there are none, or read_status says why, or
+ * exception. */
+PyObject *eg_wire_receive(EgWire *wire, size_t n);
+bool eg_wire_pull(EgWire *wire);   /* receive what there is, as fresh; false: there is nothing */
+void eg_wire_settle(EgWire *wire); /* what is fresh becomes part of *in* */
+/* Have the kernel take what it will; how much, or a libuv status. */
+ssize_t eg_wire_try(EgWire *wire, const uv_buf_t *bufs, unsigned n);
 void eg_wire_let_go(EgWire *wire, bool abort);
 /* Send, now or later, from a bytes object; 0, or a libuv status. */
 int eg_wire_write(EgWire *wire, PyObject *bytes, size_t offset);
@@ -653,6 +690,7 @@ eg_wire_unsent(const EgWire *wire)
     return wire->uv.stream.write_queue_size;
 }
 Py_ssize_t eg_wires_open(EgHub *hub); /* how many there are */
+void eg_wires_before_poll(EgHub *hub);
 void eg_wires_after_poll(EgHub *hub);
 void eg_wires_close(EgHub *hub);   /* the hub is being destroyed: before its loop is closed */
 void eg_wires_destroy(EgHub *hub); /* and after */
@@ -774,6 +812,10 @@ int eg_fs_open(EgLane *lane, PyObject *name, PyObject *path, int dir_fd, int fla
 ssize_t eg_fs_read(int fd, void *into, size_t size, int64_t offset);
 ssize_t eg_fs_write(int fd, const void *from, size_t size, int64_t offset);
 
+/* ---- tls.c: what is quick of evergreen.io.tls ---------------------------------------- */
+extern PyType_Spec eg_tls_spec;
+int eg_tls_setup(void);
+
 /* ---- dns.c ----------------------------------------------------------------------- */
 int eg_dns_setup(void);
 PyObject *eg_dns_getaddrinfo(PyObject *module, PyObject *args);
@@ -795,6 +837,7 @@ typedef struct {
     const char *group; /* the keyword of patcher.patch() that turns it on: "time" */
     EgPatchBody body;
     PyCFunction doors[6];
+    bool wakes;           /* what others wait for: made by EG_PATCH_WAKER */
     PyMethodDef *def;     /* where it is swapped in; NULL: not found yet */
     PyCFunction original; /* what stood there */
     PyTypeObject *type;   /* strong: the type it is a method of; NULL: a function */
@@ -808,49 +851,64 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* EG_PATCH(time_sleep, "time", "sleep", "time") makes the EgPatch time_sleep_patch of the
  * function time_sleep(self, args, n, kwnames). */
-#define EG_PATCH(fn, owner_, name_, group_)                                                \
-    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);            \
-    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                         \
-    {                                                                                      \
-        (void)unused;                                                                      \
-        return fn(self, NULL, 0, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_o(PyObject *self, PyObject *arg)                                 \
-    {                                                                                      \
-        return fn(self, &arg, 1, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                            \
-    {                                                                                      \
-        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);         \
-    }                                                                                      \
-    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)        \
-    {                                                                                      \
-        return fn(self, args, n, NULL);                                                    \
-    }                                                                                      \
-    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args, \
-                                 size_t n, PyObject *kwnames)                              \
-    {                                                                                      \
-        (void)cls;                                                                         \
-        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                             \
-    }                                                                                      \
-    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)           \
-    {                                                                                      \
-        return eg_patch_call_dict(fn, self, args, kwargs);                                 \
-    }                                                                                      \
-    static EgPatch fn##_patch = {owner_,                                                   \
-                                 name_,                                                    \
-                                 group_,                                                   \
-                                 fn,                                                       \
-                                 {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),               \
-                                  EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),             \
-                                  EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},           \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 NULL,                                                     \
-                                 false,                                                    \
+#define EG_PATCH_AS(fn, owner_, name_, group_, wakes_, native)                                \
+    static EgPatch fn##_patch;                                                                \
+    static PyObject *fn(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);               \
+    static PyObject *fn##_noargs(PyObject *self, PyObject *unused)                            \
+    {                                                                                         \
+        (void)unused;                                                                         \
+        return fn(self, NULL, 0, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_o(PyObject *self, PyObject *arg)                                    \
+    {                                                                                         \
+        return fn(self, &arg, 1, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_tuple(PyObject *self, PyObject *args)                               \
+    {                                                                                         \
+        if (native)                                                                           \
+            return fn##_patch.original(self, args);                                           \
+        return fn(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), NULL);            \
+    }                                                                                         \
+    static PyObject *fn##_fast(PyObject *self, PyObject *const *args, Py_ssize_t n)           \
+    {                                                                                         \
+        return fn(self, args, n, NULL);                                                       \
+    }                                                                                         \
+    static PyObject *fn##_method(PyObject *self, PyTypeObject *cls, PyObject *const *args,    \
+                                 size_t n, PyObject *kwnames)                                 \
+    {                                                                                         \
+        (void)cls;                                                                            \
+        return fn(self, args, PyVectorcall_NARGS(n), kwnames);                                \
+    }                                                                                         \
+    static PyObject *fn##_dict(PyObject *self, PyObject *args, PyObject *kwargs)              \
+    {                                                                                         \
+        if (native)                                                                           \
+            return ((PyCFunctionWithKeywords)(void (*)(void))fn##_patch.original)(self, args, \
+                                                                                  kwargs);    \
+        return eg_patch_call_dict(fn, self, args, kwargs);                                    \
+    }                                                                                         \
+    static EgPatch fn##_patch = {owner_,                                                      \
+                                 name_,                                                       \
+                                 group_,                                                      \
+                                 fn,                                                          \
+                                 {EG_METHOD(fn##_noargs), EG_METHOD(fn##_o),                  \
+                                  EG_METHOD(fn##_tuple), EG_METHOD(fn##_fast),                \
+                                  EG_METHOD(fn##_method), EG_METHOD(fn##_dict)},              \
+                                 wakes_,                                                      \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 NULL,                                                        \
+                                 false,                                                       \
                                  false}
+#define EG_PATCH(fn, owner_, name_, group_) EG_PATCH_AS(fn, owner_, name_, group_, false, false)
+/* The same for what wakes tasks that waiters.c knows: unpatched, it stays in while there are any. */
+#define EG_PATCH_WAKER(fn, owner_, name_, group_) \
+    EG_PATCH_AS(fn, owner_, name_, group_, true, false)
+/* The same for what does nothing in a thread without a hub: where the original takes a tuple, it
+ * gets the very tuple there. */
+#define EG_PATCH_ON_HUB(fn, owner_, name_, group_) \
+    EG_PATCH_AS(fn, owner_, name_, group_, false, !eg_hub_cooperates())
 
 /* Each file's table, ended by NULL. */
 extern EgPatch *const eg_patch_time[],
@@ -868,7 +926,7 @@ PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, P
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
                                  Py_ssize_t n, PyObject *kwnames);
-/* The same in a native thread, while the task waits; how: "offload", or "offload_name_lookup". */
+/* The same in a native thread, while the task waits; how: a function of the policy. */
 PyObject *eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self,
                            PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
 int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else */
@@ -876,6 +934,19 @@ int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else
 bool eg_patch_number(PyObject *object, double *value);
 bool eg_patch_seconds(PyObject *object, double *seconds);
 extern unsigned eg_patch_generation; /* counts what was unpatched */
+/* Before a call that answers at once, if nobody else is needed for it: whoever polls by it lets
+ * others run after as long as CPython lets a native thread run. -1: exception, which is not one
+ * that was thrown at the task: that is met at its next wait. */
+#define EG_POLLS 64 /* calls between two looks at the clock, the first after a hub's poll */
+extern unsigned eg_patch_polls;
+int eg_patch_give_way(void);
+static inline int
+eg_patch_poll(void)
+{
+    return EG_LIKELY(++eg_patch_polls < EG_POLLS) ? 0 : eg_patch_give_way();
+}
+extern bool eg_patch_lingers; /* a waker is unpatched, and still in: */
+void eg_patch_settle(void);   /* nobody waits any more */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
@@ -885,7 +956,7 @@ PyObject *eg_patch_ours(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_socket.c: what other patches need of it ---------------------------- */
 typedef struct {
-    int fd, family, type;
+    int fd, family, type, proto;
     int64_t timeout; /* ns; 0: non-blocking, negative: for ever */
 } EgSocketView;
 
@@ -934,6 +1005,9 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+void eg_asyncio_adopt(EgHub *hub); /* the loop that runs already, in the task that runs */
+PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
+PyObject *eg_asyncio_adopt_method(PyObject *module, PyObject *unused);
 /* ---- patch_select.c ----------------------------------------------------------- */
 struct pollfd;
 /* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at

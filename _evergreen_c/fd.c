@@ -1,14 +1,18 @@
 /* fd.c: readiness of file descriptors.
  *
- * On Linux each hub has a private epoll set, itself watched by one uv_poll.  A descriptor
- * joins it once, edge-triggered for both directions, and stays: a wait costs no system call,
- * and a number that was closed and used again is an errno, not libuv's abort.  While a
- * callback watches it (add_reader), it is level-triggered for just what somebody wants.
+ * On Linux each hub has a private epoll set.  A descriptor joins it once, edge-triggered for
+ * both directions, and stays: a wait costs no system call, and a number that was closed and
+ * used again is an errno, not libuv's abort.  While a callback watches it (add_reader), it is
+ * level-triggered for just what somebody wants.
  *
  * Waiters must have tried first: an edge that came before the wait is not told again.
  *
- * The uv_poll's callback may run without the GIL, so it only notes what happened and chains
- * the descriptor; the queues of waiters are looked at after the poll.
+ * There are two sets then, this one and libuv's, and one of them holds the other: what happens
+ * in the inner one costs a look at both.  At first libuv's holds this one, by a uv_poll; where
+ * nearly all that happens is in here, they change places.
+ *
+ * What a poll finds is noted, and the descriptor is chained; that may happen without the GIL.
+ * The queues of waiters are looked at after the poll.
  */
 #include "evergreen.h"
 
@@ -17,6 +21,7 @@
 #include <unistd.h>
 
 #define BATCH 256
+#define CHANGE 32 /* so many more polls found something in the inner set than did not */
 
 typedef struct {
     EgNode node; /* on poller->happened */
@@ -25,6 +30,8 @@ typedef struct {
     uint32_t happened;   /* noted by fd_on_events() */
     unsigned generation; /* eg_patch_generation when it was armed */
     bool noted;          /* node is on the ring */
+    bool drained;        /* a read got all there was, and nothing has come since */
+    bool ending;         /* there may be more without the kernel telling: its end, or urgent data */
     EgQueue readers, writers;
     PyObject *reader, *writer; /* strong, NULL: none; Handlers */
 } EgFd;
@@ -36,34 +43,50 @@ struct EgPoller {
     int size;
     EgRing happened;
     Py_ssize_t active; /* waiters and Handlers */
+    bool outer;        /* it holds libuv's set, and is not held by it */
+    bool inner_told;   /* the last poll found something in the inner set */
+    int weight;        /* counts for changing places */
 };
 
-#define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+#define ENDING (EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)
 #define READABLE (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP | EPOLLPRI)
 #define WRITABLE (EPOLLOUT | EPOLLHUP | EPOLLERR)
 
 static const EgWaitKind fd_read_kind = {"readable", NULL};
 static const EgWaitKind fd_write_kind = {"writable", NULL};
 
-/* ---- libuv's side: no PyObject touched ----------------------------------------------- */
-static void
-fd_on_events(uv_poll_t *uv, int status, int events)
+/* ---- without the GIL: no PyObject touched -------------------------------------------- */
+/* Look at the kernel's set, for so many ms. True: libuv's, which it holds, has something. */
+static bool
+poller_look(EgPoller *poller, int timeout)
 {
-    EgPoller *poller = EG_OWNER(uv, EgPoller, uv);
     struct epoll_event list[BATCH];
-    int n = BATCH;
-    (void)status;
-    (void)events;
-    for (int round = 0; n == BATCH && round < 16; round++) {
-        n = epoll_wait(poller->epoll, list, BATCH, 0);
+    bool uv = false;
+    for (int round = 0, n = BATCH; n == BATCH && round < 16; round++) {
+        n = epoll_wait(poller->epoll, list, BATCH, round ? 0 : timeout);
         for (int i = 0; i < n; i++) {
             EgFd *self = list[i].data.ptr;
+            uv |= self == NULL;
+            if (!self)
+                continue;
             self->happened |= list[i].events;
             if (!self->noted)
                 eg_ring_push(&poller->happened, &self->node);
             self->noted = true;
         }
     }
+    return uv;
+}
+
+static void
+fd_on_events(uv_poll_t *uv, int status, int events)
+{
+    EgPoller *poller = EG_OWNER(uv, EgPoller, uv);
+    (void)status;
+    (void)events;
+    poller->inner_told = true;
+    poller_look(poller, 0);
 }
 
 /* ---- the hub's side: GIL held ----------------------------------------------------------- */
@@ -93,6 +116,54 @@ poller_get(EgHub *hub)
     uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
     uv_unref((uv_handle_t *)&poller->uv);
     return hub->poller = poller;
+}
+
+/* Have the two sets change places. */
+static void
+poller_turn(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    int uv = uv_backend_fd(eg_hub_uv(hub));
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    if (poller->outer) {
+        epoll_ctl(poller->epoll, EPOLL_CTL_DEL, uv, &event);
+        poller->outer = false;
+    } else {
+        uv_poll_stop(&poller->uv); /* takes it out of libuv's set at once: no circle */
+        poller->outer = epoll_ctl(poller->epoll, EPOLL_CTL_ADD, uv, &event) == 0;
+    }
+    if (!poller->outer)
+        uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
+    poller->weight = 0;
+}
+
+bool
+eg_fd_is_outer(EgHub *hub)
+{
+    return hub->poller && hub->poller->outer && hub->poller->active;
+}
+
+bool
+eg_fd_poll(EgHub *hub, int timeout)
+{
+    EgPoller *poller = hub->poller;
+    bool uv;
+    if (timeout == 0)
+        uv = poller_look(poller, 0);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        uv = poller_look(poller, timeout);
+        Py_END_ALLOW_THREADS
+    }
+    poller->inner_told = uv;
+    return uv;
+}
+
+void
+eg_fd_embed(EgHub *hub)
+{
+    if (hub->poller && hub->poller->outer)
+        poller_turn(hub);
 }
 
 static EgFd *
@@ -148,6 +219,23 @@ fd_interest(const EgFd *self)
            | (self->writer || self->writers.first ? EPOLLOUT : 0);
 }
 
+/* What eg_fd_closing() hands to a waiter. */
+#define FD_CLOSED Py_False
+
+/* Its number means another file now, and nobody told: those but *me* waited for the one before. */
+static void
+fd_abandon(EgFd *self, const EgTask *me)
+{
+    EgQueue *queues[] = {&self->readers, &self->writers};
+    for (int i = 0; i < 2; i++) {
+        for (EgLink *link = queues[i]->first, *next; link; link = next) {
+            next = link->next;
+            if (link->task && link->task != me)
+                eg_wait_wake(link->task, link, Py_NewRef(FD_CLOSED));
+        }
+    }
+}
+
 /* Have the kernel's set know it. check: the number may mean another file by now.
  * 0: done; 1: it is always ready (a regular file); -1: exception. */
 static int
@@ -161,6 +249,8 @@ fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
         return 0;
     if (!self->armed || check) {
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+            if (self->armed)
+                fd_abandon(self, hub->current);
             self->armed = interest;
             return 0;
         }
@@ -188,7 +278,8 @@ fd_tell(EgHub *hub, EgFd *self)
 {
     uint32_t happened = self->happened;
     self->happened = 0;
-    self->noted = false;
+    self->noted = self->drained = false;
+    self->ending |= (happened & ENDING) != 0;
     if (happened & READABLE) {
         eg_queue_wake_all(&self->readers);
         if (self->reader)
@@ -213,6 +304,28 @@ eg_fd_after_poll(EgHub *hub)
         return;
     while ((node = eg_ring_pop(&poller->happened)))
         fd_tell(hub, EG_OWNER(node, EgFd, node));
+    poller->weight += poller->inner_told ? 1 : poller->weight > 0 ? -1 : 0;
+    poller->inner_told = false;
+    if (poller->weight > CHANGE && !hub->embedded)
+        poller_turn(hub);
+}
+
+/* A stream's read that gets less than there is room for has got all there is. What comes later is
+ * told by an edge, so until then there is no need to try. An end, or urgent data, that came with
+ * what was read has been told already, so it is tried then. */
+void
+eg_fd_drained(int fd)
+{
+    EgFd *self = fd_known(eg_hub_here, fd);
+    if (self && self->armed == EDGE && !self->ending)
+        self->drained = true;
+}
+
+bool
+eg_fd_is_drained(int fd)
+{
+    EgFd *self = fd_known(eg_hub_here, fd);
+    return self && self->drained;
 }
 
 Py_ssize_t
@@ -222,9 +335,6 @@ eg_fd_active(EgHub *hub)
 }
 
 /* ---- waiting ------------------------------------------------------------------------------ */
-/* What eg_fd_closing() hands to a waiter. */
-#define FD_CLOSED Py_False
-
 static int
 fd_outcome(EgTask *me, int status)
 {
@@ -339,6 +449,7 @@ eg_fd_closing(int fd)
         EgFd *self = fd_known(hub, fd);
         if (!self || !self->armed)
             continue;
+        self->drained = self->ending = false;
         /* Copies of the descriptor may live on: closing alone would leave it in the set. */
         struct epoll_event unused;
         epoll_ctl(hub->poller->epoll, EPOLL_CTL_DEL, fd, &unused);
@@ -457,7 +568,7 @@ eg_fd_after_fork(EgHub *hub, bool keep)
             continue;
         self->armed = 0;
         self->happened = 0;
-        self->noted = false;
+        self->noted = self->drained = false;
         if (self->readers.first || self->writers.first || self->reader || self->writer)
             if (fd_arm(hub, self, fd_interest(self), false) < 0)
                 return -1;

@@ -60,6 +60,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
     }
     hub->orphan = me != hub->main;
     hub->ready.first = hub->ready.last = NULL;
+    hub->due.first = hub->due.last = NULL;
     hub->inbox.first = hub->inbox.last = NULL;
     hub->runner.first = NULL;
     hub->pins = 0;

@@ -16,6 +16,7 @@
  */
 #include "evergreen.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -28,6 +29,7 @@
 #ifdef __linux__
 #include <sys/inotify.h>
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #endif
 
 #define PARAMS 5        /* that an operation may have */
@@ -165,18 +167,73 @@ run_sendfile(EgFs *fs)
 #endif
 }
 
+/* Two times in nanoseconds, as the system wants them. */
+static void
+fs_timespecs(const int64_t *ns, struct timespec *times)
+{
+    for (int i = 0; i < 2; i++) {
+        int64_t part = ns[i] % 1000000000;
+        part += part < 0 ? 1000000000 : 0;
+        times[i].tv_nsec = (long)part;
+        times[i].tv_sec = (time_t)((ns[i] - part) / 1000000000);
+    }
+}
+
 static ssize_t
 run_utime(EgFs *fs)
 {
     struct timespec times[2];
-    for (int i = 0; i < 2; i++) {
-        int64_t part = fs->n[i] % 1000000000;
-        part += part < 0 ? 1000000000 : 0;
-        times[i].tv_nsec = (long)part;
-        times[i].tv_sec = (time_t)((fs->n[i] - part) / 1000000000);
-    }
     int flags = fs->n[2] ? 0 : AT_SYMLINK_NOFOLLOW;
+    fs_timespecs(fs->n, times);
     return utimensat(AT_FDCWD, PATH(fs, 0), times, flags) < 0 ? -errno : 0;
+}
+
+static ssize_t
+run_futime(EgFs *fs)
+{
+    struct timespec times[2];
+    fs_timespecs(fs->n + 1, times);
+    return futimens((int)fs->n[0], times) < 0 ? -errno : 0;
+}
+
+static ssize_t
+run_opendir(EgFs *fs)
+{
+    return uv_fs_open(NULL, &fs->uv, PATH(fs, 0), O_RDONLY | O_DIRECTORY, 0, NULL);
+}
+
+/* struct linux_dirent64 */
+typedef struct {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+} EgDirent;
+
+static bool
+dirent_counts(const EgDirent *entry)
+{
+    return strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0;
+}
+
+static ssize_t
+run_readdir(EgFs *fs)
+{
+#ifdef __linux__
+    for (;;) {
+        char *data = PyBytes_AS_STRING(fs->data);
+        ssize_t n = syscall(SYS_getdents64, (int)fs->n[0], data, (unsigned)fs->size);
+        if (n <= 0)
+            return n < 0 ? -errno : 0;
+        for (char *at = data; at < data + n; at += ((EgDirent *)at)->length)
+            if (dirent_counts((EgDirent *)at))
+                return n; /* nothing is the end */
+    }
+#else
+    (void)fs;
+    return -ENOSYS;
+#endif
 }
 
 static ssize_t
@@ -308,6 +365,50 @@ result_entries(EgFs *fs)
     return entries;
 }
 
+static PyObject *
+result_directory(EgFs *fs)
+{
+    PyObject *fd = PyLong_FromSsize_t(fs->status);
+    PyObject *args[] = {fs->name[0], fd};
+    PyObject *directory = fd ? eg_policy_call("directory_opened", args, 2) : NULL;
+    fs->taken = directory != NULL;
+    Py_XDECREF(fd);
+    return directory;
+}
+
+/* getdents64(2): a list of (name, kind as libuv numbers them), without "." and "..". */
+static PyObject *
+result_dirents(EgFs *fs)
+{
+    static const struct {
+        unsigned char system, libuv;
+    } kinds[] = {{DT_REG, UV_DIRENT_FILE},  {DT_DIR, UV_DIRENT_DIR},     {DT_LNK, UV_DIRENT_LINK},
+                 {DT_FIFO, UV_DIRENT_FIFO}, {DT_SOCK, UV_DIRENT_SOCKET}, {DT_CHR, UV_DIRENT_CHAR},
+                 {DT_BLK, UV_DIRENT_BLOCK}};
+    const char *data = PyBytes_AS_STRING(fs->data), *end = data + fs->status;
+    PyObject *list = PyList_New(0);
+    while (list && data < end) {
+        const EgDirent *entry = (const EgDirent *)data;
+        int kind = UV_DIRENT_UNKNOWN;
+        data += entry->length;
+        if (!dirent_counts(entry))
+            continue;
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+            if (kinds[i].system == entry->type)
+                kind = kinds[i].libuv;
+        PyObject *pair = Py_BuildValue("(Ni)", fs_text(fs, entry->name), kind);
+        if (!pair || PyList_Append(list, pair) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(pair);
+    }
+    if (!list)
+        return NULL;
+    PyObject *args[] = {fs->name[0], list};
+    PyObject *entries = eg_policy_call("directory_part", args, 2);
+    Py_DECREF(list);
+    return entries;
+}
+
 static double
 fs_seconds(const uv_timespec_t *at)
 {
@@ -396,6 +497,10 @@ static EgFsOp fs_table[] = {
        "Return the names in a directory, sorted, without \".\" and \"..\"."),
     OP("scandir", "P:path", run_scandir, result_entries, 0, "path='.'",
        "Return an iterator over the DirEntry objects of a directory, sorted by name."),
+    OP("opendir", "p:path", run_opendir, result_directory, MAKES_FD, "path",
+       "Open a directory to read its entries in parts; return the Directory."),
+    OP("readdir_fd", "p:path d:fd n:size", run_readdir, result_dirents, 0, "path, fd, size",
+       "Return the next entries of an open directory, whose records fit into size bytes."),
     OP("readlink", "p:path", run_readlink, result_path, 0, "path",
        "Return what a symbolic link leads to."),
     OP("realpath", "p:path", run_realpath, result_path, 0, "path",
@@ -417,6 +522,8 @@ static EgFsOp fs_table[] = {
     OP("utime_ns", "p:path l:atime l:mtime i:follow=1", run_utime, result_none, 0,
        "path, atime, mtime, follow=1",
        "Set when a file was read and written last, in nanoseconds (utimensat(2))."),
+    OP("futime_ns", "d:fd l:atime l:mtime", run_futime, result_none, 0, "fd, atime, mtime",
+       "The same of an open file (futimens(3))."),
     OP("access", "p:path i:mode", run_access, NULL, 0, "path, mode",
        "Return whether this process may use a file so: os.R_OK, W_OK, X_OK, or F_OK (access(2))."),
     OP("copyfile", "p:src p:dst i:flags=2", run_copyfile, result_second, 0, "src, dst, flags=2",

@@ -4,52 +4,69 @@
  * Timer is one that comes later.  On the ring, or armed, it holds a reference to itself;
  * nothing that it calls may block.
  *
- * Most are made, run once and forgotten, so that is what is cheap: they are small, a few
- * arguments are kept inside, memory is used again, and the collector does not know them,
- * because one that is queued is alive anyway and one that has run refers to nothing.  Those
- * that last, a watched descriptor's or a signal's, are a type of their own that it does know.
+ * Most are made, run once and forgotten, so that is what is cheap: a call without arguments
+ * is one line of the cache, arguments stand right behind, and the collector does not know
+ * them, because one that is queued is alive anyway and one that has run refers to nothing.
+ * Those that last, a watched descriptor's or a signal's, are a type of their own that it does
+ * know.
  */
 #include "evergreen.h"
-
-#define INLINE_ARGS 2
-#define SPARE_MAX 256
 
 typedef struct {
     PyObject_HEAD
     EgNode node;
     EgHub *hub;         /* strong */
     PyObject *callback; /* strong; NULL once run for the last time, or cancelled */
-    PyObject *kwnames;  /* strong: tuple; NULL: no keyword arguments */
-    PyObject **args;    /* inside, or from PyMem if there are many; strong, nargs + keywords */
+    PyObject **extra;   /* see below; NULL: called with nothing */
     int nargs;
     bool cancelled;
-    bool queued;                       /* on the ring or the inbox */
-    bool lasting;                      /* may be scheduled more than once */
-    bool running;                      /* its callback is being called, and needs its arguments */
-    PyObject *inside[1 + INLINE_ARGS]; /* [0] is scratch for the callee: vectorcall's offset */
+    bool queued;  /* on the ring or the inbox */
+    bool lasting; /* may be scheduled more than once */
+    bool running; /* its callback is being called, and needs its arguments */
 } EgHandler;
+
+/* What extra points at, which stands behind the object, or on its own where the collector's
+ * allocation has no room for that: */
+enum {
+    EXTRA_KWNAMES, /* strong: tuple; NULL: no keyword arguments */
+    EXTRA_SCRATCH, /* for the callee: vectorcall's offset */
+    EXTRA_ARGS     /* strong: nargs positional ones, then one for each of kwnames */
+};
 
 typedef struct {
     EgHandler base;
     EgTimer timer;
 } EgTimerHandler;
 
-static EgHandler *handler_spare[SPARE_MAX]; /* plain Handlers without content */
-static int handler_spares;
+static inline PyObject **
+handler_behind(EgHandler *self)
+{
+    return (PyObject **)((char *)self + Py_TYPE(self)->tp_basicsize);
+}
+
+static Py_ssize_t
+handler_count(const EgHandler *self)
+{
+    PyObject *kwnames = self->extra ? self->extra[EXTRA_KWNAMES] : NULL;
+    return self->nargs + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
+}
 
 static void
 handler_drop(EgHandler *self)
 {
-    Py_ssize_t n = self->nargs + (self->kwnames ? PyTuple_GET_SIZE(self->kwnames) : 0);
-    PyObject **args = self->args;
+    PyObject *callback = self->callback, **extra = self->extra;
+    Py_ssize_t n = handler_count(self);
+    self->callback = NULL;
+    self->extra = NULL;
     self->nargs = 0;
-    self->args = NULL;
-    Py_CLEAR(self->kwnames);
-    Py_CLEAR(self->callback);
-    for (Py_ssize_t i = 0; i < n; i++)
-        Py_DECREF(args[i]);
-    if (args && args != self->inside + 1)
-        PyMem_Free(args - 1);
+    if (extra) {
+        for (Py_ssize_t i = 0; i < n; i++)
+            Py_DECREF(extra[EXTRA_ARGS + i]);
+        Py_XDECREF(extra[EXTRA_KWNAMES]);
+        if (extra != handler_behind(self))
+            PyMem_Free(extra);
+    }
+    Py_XDECREF(callback);
 }
 
 /* ---- the hub's side --------------------------------------------------------------- */
@@ -60,9 +77,12 @@ handler_run(EgNode *node)
     self->queued = false;
     if (EG_LIKELY(!self->cancelled && !self->hub->destroyed)) {
         self->running = true;
-        PyObject *result = PyObject_Vectorcall(self->callback, self->args,
-                                               (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                               self->kwnames);
+        PyObject **extra = self->extra;
+        PyObject *result =
+            extra ? PyObject_Vectorcall(self->callback, extra + EXTRA_ARGS,
+                                        (size_t)self->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                        extra[EXTRA_KWNAMES])
+                  : PyObject_CallNoArgs(self->callback);
         self->running = false;
         if (EG_LIKELY(result != NULL))
             Py_DECREF(result);
@@ -94,18 +114,29 @@ handler_on_time(EgTimer *timer)
 }
 
 /* ---- making ------------------------------------------------------------------------- */
+/* An object, with room for so many pointers. */
 static EgHandler *
-handler_alloc(PyTypeObject *type)
+handler_alloc(PyTypeObject *type, Py_ssize_t pointers)
 {
     EgHandler *self;
-    if (type == eg_state->handler_type && handler_spares) {
-        self = handler_spare[--handler_spares];
-        _Py_NewReference((PyObject *)self);
-        Py_INCREF(type); /* given back by handler_dealloc() */
-        self->cancelled = self->queued = self->lasting = self->running = false;
+    if (PyType_IS_GC(type)) {
+        PyObject **extra = pointers ? PyMem_New(PyObject *, pointers) : NULL;
+        if (pointers && !extra)
+            return (EgHandler *)PyErr_NoMemory();
+        self = (EgHandler *)type->tp_alloc(type, 0);
+        if (self)
+            self->extra = extra;
+        else
+            PyMem_Free(extra);
         return self;
     }
-    return (EgHandler *)type->tp_alloc(type, 0);
+    size_t size = (size_t)type->tp_basicsize + (size_t)pointers * sizeof(PyObject *);
+    self = PyObject_Malloc(size);
+    if (!self)
+        return (EgHandler *)PyErr_NoMemory();
+    PyObject_Init((PyObject *)self, type);
+    self->extra = pointers ? handler_behind(self) : NULL;
+    return self;
 }
 
 static EgHandler *
@@ -122,28 +153,20 @@ handler_make(EgHub *hub, PyTypeObject *type, PyObject *callback, PyObject *const
         PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
         return NULL;
     }
-    EgHandler *self = handler_alloc(type);
+    Py_ssize_t all = n + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
+    EgHandler *self = handler_alloc(type, all ? EXTRA_ARGS + all : 0);
     if (!self)
         return NULL;
-    Py_ssize_t all = n + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
     self->node.run = handler_run;
     self->hub = (EgHub *)Py_NewRef(hub);
-    self->args = self->inside + 1;
-    if (all > INLINE_ARGS) {
-        PyObject **many = PyMem_New(PyObject *, all + 1);
-        if (!many) {
-            self->args = NULL;
-            Py_DECREF(self);
-            PyErr_NoMemory();
-            return NULL;
-        }
-        self->args = many + 1;
-    }
     self->callback = Py_NewRef(callback);
-    self->kwnames = Py_XNewRef(kwnames);
     self->nargs = (int)n;
-    for (Py_ssize_t i = 0; i < all; i++)
-        self->args[i] = Py_NewRef(args[i]);
+    self->cancelled = self->queued = self->lasting = self->running = false;
+    if (all) {
+        self->extra[EXTRA_KWNAMES] = Py_XNewRef(kwnames);
+        for (Py_ssize_t i = 0; i < all; i++)
+            self->extra[EXTRA_ARGS + i] = Py_NewRef(args[i]);
+    }
     return self;
 }
 
@@ -175,11 +198,11 @@ eg_handler_call_at(EgHub *hub, uint64_t deadline, PyObject *callback, PyObject *
     EgTimer *timer = self ? &((EgTimerHandler *)self)->timer : NULL;
     if (!self)
         return NULL;
+    *timer = (EgTimer){.fire = handler_on_time};
     if (deadline == EG_FOREVER) { /* beyond any time that will come */
         handler_drop(self);
         return (PyObject *)self;
     }
-    timer->fire = handler_on_time;
     if (eg_timer_start(&hub->timers, timer, deadline) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -245,13 +268,14 @@ static int
 watcher_traverse(PyObject *op, visitproc visit, void *arg)
 {
     EgHandler *self = (EgHandler *)op;
-    Py_ssize_t n = self->nargs + (self->kwnames ? PyTuple_GET_SIZE(self->kwnames) : 0);
+    Py_ssize_t n = handler_count(self);
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->hub);
     Py_VISIT(self->callback);
-    Py_VISIT(self->kwnames);
+    if (self->extra)
+        Py_VISIT(self->extra[EXTRA_KWNAMES]);
     for (Py_ssize_t i = 0; i < n; i++)
-        Py_VISIT(self->args[i]);
+        Py_VISIT(self->extra[EXTRA_ARGS + i]);
     return 0;
 }
 
@@ -271,10 +295,7 @@ handler_dealloc(PyObject *op)
         PyObject_GC_UnTrack(op);
     handler_drop((EgHandler *)op);
     Py_CLEAR(((EgHandler *)op)->hub);
-    if (type == eg_state->handler_type && handler_spares < SPARE_MAX)
-        handler_spare[handler_spares++] = (EgHandler *)op;
-    else
-        type->tp_free(op);
+    type->tp_free(op);
     Py_DECREF(type);
 }
 

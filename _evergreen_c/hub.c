@@ -153,13 +153,43 @@ hub_uv_active(EgHub *hub)
     return active;
 }
 
+/* Who waited for a time goes ahead of who was ready before: each in turn with one of those, so
+ * that a busy hub keeps its hours and nobody starves. */
 static void
-hub_sleep(EgHub *hub)
+hub_fire_timers(EgHub *hub, uint64_t now)
+{
+    EgRing before = hub->ready;
+    hub->ready.first = hub->ready.last = NULL;
+    eg_timers_fire(&hub->timers, now);
+    eg_ring_append(&hub->due, &hub->ready);
+    hub->ready = before;
+}
+
+static inline EgNode *
+hub_pop(EgHub *hub)
+{
+    if (EG_UNLIKELY(hub->due.first) && ((hub->due_turn = !hub->due_turn) || !hub->ready.first))
+        return eg_ring_pop(&hub->due);
+    return eg_ring_pop(&hub->ready);
+}
+
+/* Look at libuv without sleeping, for what cannot wait for it to have something. */
+static void
+hub_look(EgHub *hub)
+{
+    uv_loop_t *uv = &hub->port->uv;
+    if (eg_fd_is_outer(hub)) {
+        if (eg_fd_poll(hub, 0) || uv_backend_timeout(uv) == 0)
+            uv_run(uv, UV_RUN_NOWAIT);
+    } else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
+        uv_run(uv, UV_RUN_NOWAIT);
+}
+
+/* Sleep in libuv. */
+static void
+hub_sleep_inside(EgHub *hub, uint64_t next)
 {
     EgPort *port = hub->port;
-    uint64_t next = eg_timers_next(&hub->timers);
-    if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
-        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
     if (next != EG_FOREVER) {
         uv_update_time(&port->uv);
         uint64_t tick = next / 1000000, now = uv_now(&port->uv);
@@ -167,17 +197,45 @@ hub_sleep(EgHub *hub)
          * just then would not bound the poll. */
         uv_timer_start(&port->clock, hub_on_clock, tick > now ? tick - now : 0, 1);
     }
+    Py_BEGIN_ALLOW_THREADS
+    uv_run(&port->uv, UV_RUN_ONCE);
+    Py_END_ALLOW_THREADS
+    uv_timer_stop(&port->clock);
+}
+
+/* Sleep in our own set, which holds libuv's. */
+static void
+hub_sleep_outside(EgHub *hub, uint64_t next)
+{
+    uv_loop_t *uv = &hub->port->uv;
+    uint64_t now = eg_clock_now(), ms = next > now ? (next - now + 999999) / 1000000 : 0;
+    int timeout = next == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
+    /* 0: libuv has work to do before it can be waited for, such as telling the kernel of a handle. */
+    int bound = uv_backend_timeout(uv);
+    if (bound > 0 && (timeout < 0 || bound < timeout))
+        timeout = bound;
+    if (bound == 0 || eg_fd_poll(hub, timeout))
+        uv_run(uv, UV_RUN_NOWAIT);
+}
+
+static void
+hub_sleep(EgHub *hub)
+{
+    uint64_t next = eg_timers_next(&hub->timers);
+    if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
+        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
     if (hub->trim_wanted && !eg_timer_armed(&hub->trim)) {
         if (eg_timer_start(&hub->timers, &hub->trim, eg_clock_now() + IDLE_NS) < 0)
             PyErr_Clear(); /* later, then */
         hub->trim_wanted = false;
+        next = eg_timers_next(&hub->timers);
     }
     hub->sleeping = true;
-    Py_BEGIN_ALLOW_THREADS
-    uv_run(&port->uv, UV_RUN_ONCE);
-    Py_END_ALLOW_THREADS
+    if (eg_fd_is_outer(hub))
+        hub_sleep_outside(hub, next);
+    else
+        hub_sleep_inside(hub, next);
     hub->sleeping = false;
-    uv_timer_stop(&port->clock);
 }
 
 void
@@ -195,20 +253,22 @@ void
 eg_hub_poll(EgHub *hub, bool block)
 {
     eg_ring_append(&hub->ready, &hub->inbox);
-    if (block && !hub->ready.first)
+    eg_wires_before_poll(hub);
+    if (block && !eg_hub_ready(hub))
         hub_sleep(hub);
-    else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
-        uv_run(&hub->port->uv, UV_RUN_NOWAIT);
+    else
+        hub_look(hub);
     eg_fd_after_poll(hub);
     eg_hub_after_poll(hub);
     eg_signal_after_poll(hub);
     eg_ring_append(&hub->ready, &hub->inbox);
     uint64_t now = eg_clock_now();
-    eg_timers_fire(&hub->timers, now);
+    hub_fire_timers(hub, now);
     hub_calibrate(hub, now);
     hub->polls++;
     hub->budget = TURNS;
     hub->slice_end = eg_clock_ticks() + hub->slice_ticks;
+    eg_patch_polls = 0;
 }
 
 /* ---- nothing left to run --------------------------------------------------------- */
@@ -275,7 +335,7 @@ eg_hub_next(EgHub *hub, uint64_t ticks)
         eg_hub_poll(hub, false);
     for (;;) {
         EgNode *node;
-        while ((node = eg_ring_pop(&hub->ready))) {
+        while ((node = hub_pop(hub))) {
             if (node->run)
                 return node;
             EgTask *task = EG_OWNER(node, EgTask, ready);
@@ -391,7 +451,7 @@ hub_trim(EgNode *node)
 {
     EgHub *hub = EG_OWNER(node, EgHub, trim_node);
     eg_park_workers_trim(hub, IDLE_KEPT);
-    eg_stack_trim();
+    eg_arena_trim();
 }
 
 static void
@@ -437,6 +497,7 @@ eg_hub_new(PyTypeObject *type)
     hub->next_hub = eg_state->hubs;
     eg_state->hubs = hub;
     eg_hub_here = hub; /* owns the reference until eg_hub_destroy() */
+    eg_asyncio_adopt(hub);
     return hub;
 fail:
     hub_close_port(hub);
@@ -448,7 +509,7 @@ fail:
 static int
 hub_end_tasks(EgHub *hub)
 {
-    for (int turn = 0; turn < 100 && (hub->ntasks || hub->ready.first); turn++) {
+    for (int turn = 0; turn < 100 && (hub->ntasks || eg_hub_ready(hub)); turn++) {
         if (turn % 10 == 0) {
             PyObject *exc = PyObject_CallNoArgs(eg_state->task_exit);
             if (!exc)
@@ -480,7 +541,7 @@ hub_drop_callbacks(EgHub *hub)
     hub->forbidden++;
     eg_timers_fire(&hub->timers, EG_FOREVER);
     eg_ring_append(&hub->ready, &hub->inbox);
-    while ((node = eg_ring_pop(&hub->ready)))
+    while ((node = hub_pop(hub)))
         if (node->run && node != &hub->trim_node && node != &hub->deadlock)
             node->run(node);
     hub->forbidden--;

@@ -12,8 +12,6 @@
  */
 #include "evergreen.h"
 
-#define SPARE_SIZE 69632 /* 64 KiB, and some more, so that 64 KiB at once is a short read */
-
 struct EgChunk {
     EgChunk *next;
     PyObject *bytes;         /* strong; NULL: the data follow */
@@ -62,15 +60,15 @@ chunk_new(size_t room)
 void
 eg_input_offer(EgSpares *spares, size_t wanted, uv_buf_t *buf)
 {
-    size_t size = wanted >= EG_BIG && wanted < SPARE_SIZE ? wanted : SPARE_SIZE;
+    size_t size = wanted >= EG_BIG && wanted < EG_SPARE_SIZE ? wanted : EG_SPARE_SIZE;
     if (spares->n)
         *buf = uv_buf_init(PyBytes_AS_STRING(spares->bytes[spares->n - 1]), (unsigned)size);
     else
         *buf = uv_buf_init(NULL, 0); /* the read callback is told ENOBUFS */
 }
 
-static int
-input_copy(EgInput *in, const char *data, size_t n)
+int
+eg_input_copy(EgInput *in, const char *data, size_t n)
 {
     EgChunk *last = in->last;
     if (last && !last->bytes && last->room - last->end >= n) {
@@ -92,7 +90,7 @@ eg_input_accept(EgInput *in, EgSpares *spares, size_t n)
 {
     PyObject *bytes = spares->bytes[spares->n - 1];
     if (n < EG_BIG)
-        return n ? input_copy(in, PyBytes_AS_STRING(bytes), n) : 0;
+        return n ? eg_input_copy(in, PyBytes_AS_STRING(bytes), n) : 0;
     EgChunk *chunk = chunk_new(0);
     if (!chunk)
         return UV_ENOMEM;
@@ -110,7 +108,7 @@ eg_input_refill(EgSpares *spares)
 {
     spares->failed = false;
     while (spares->n < EG_SPARES) {
-        PyObject *bytes = PyBytes_FromStringAndSize(NULL, SPARE_SIZE);
+        PyObject *bytes = PyBytes_FromStringAndSize(NULL, EG_SPARE_SIZE);
         if (!bytes) {
             PyErr_Clear();
             spares->failed = true;

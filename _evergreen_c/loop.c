@@ -278,6 +278,7 @@ loop_run_mode(EgHub *hub, long mode)
         hub->ended = status >= 0;
     } else {
         eg_hub_poll(hub, mode == RUN_ONCE && eg_hub_busy(hub));
+        eg_ring_append(&hub->ready, &hub->due); /* all that is ready runs before this returns */
         status = eg_wait_yield(me);
     }
     hub->running = false;
@@ -415,6 +416,7 @@ loop_fileno(PyObject *op, PyObject *unused)
         return NULL;
     }
     hub->embedded = true;
+    eg_fd_embed(hub);
     eg_hub_poll(hub, false); /* so that libuv watches what ends its sleep */
     return PyLong_FromLong(uv_backend_fd(eg_hub_uv(hub)));
 }
@@ -435,7 +437,7 @@ loop_get_timeout(PyObject *op, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
         return NULL;
     }
-    if (hub->ready.first || hub->inbox.first)
+    if (eg_hub_ready(hub) || hub->inbox.first)
         return PyFloat_FromDouble(0);
     uint64_t next = eg_timers_next(&hub->timers), now = eg_clock_now();
     if (next == EG_FOREVER)
@@ -469,8 +471,8 @@ PyDoc_STRVAR(loop_stats_doc,
 "\n"
 "Return a dict of counters: switches, polls, greenlets started and idle, tasks, timers and\n"
 "the milliseconds they share, descriptors waited for, pins, requests in\n"
-"native threads, open streams, whether anything is ready, and\n"
-"the memory of frames (\"stack\", a dict).");
+"native threads, open streams, whether anything is ready, whether tasks have small frame\n"
+"chunks on this Python, and the memory that is in use for those and kept for later.");
 
 static PyObject *
 loop_stats(PyObject *op, PyObject *unused)
@@ -478,13 +480,14 @@ loop_stats(PyObject *op, PyObject *unused)
     EgHub *hub = (EgHub *)op;
     (void)unused;
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:N}", "switches",
+        "{s:K,s:K,s:K,s:i,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:O,s:O,s:N}", "switches",
         (unsigned long long)hub->switches, "polls", (unsigned long long)hub->polls,
         "greenlets_started", (unsigned long long)hub->started, "greenlets_idle", hub->nidle,
         "tasks", hub->ntasks, "timers", (Py_ssize_t)hub->timers.armed, "timer_buckets",
         (Py_ssize_t)hub->timers.nheap, "descriptors", eg_fd_active(hub), "pins", hub->pins,
         "requests", eg_work_pending(hub), "streams", eg_wires_open(hub), "ready",
-        hub->ready.first || hub->inbox.first ? Py_True : Py_False, "stack", eg_stack_stats());
+        eg_hub_ready(hub) || hub->inbox.first ? Py_True : Py_False, "small_chunks_on",
+        eg_stack_is_known() ? Py_True : Py_False, "memory", eg_arena_stats());
 }
 
 PyDoc_STRVAR(loop_pin_doc,

@@ -145,6 +145,12 @@ static PyMethodDef module_methods[] = {
     {"semaphore_post", eg_semaphore_post, METH_O,
      PyDoc_STR("semaphore_post($module, handle, /)\n--\n\n"
                "Give a unit back to the sem_t at an address.")},
+    {"asyncio_turn", eg_asyncio_turn, METH_NOARGS,
+     PyDoc_STR("asyncio_turn($module, /)\n--\n\n"
+               "Let other tasks run, if it is their time.")},
+    {"asyncio_adopt", eg_asyncio_adopt_method, METH_NOARGS,
+     PyDoc_STR("asyncio_adopt($module, /)\n--\n\n"
+               "The loop that runs already is that of the task that runs now.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"
@@ -206,6 +212,7 @@ add_types(PyObject *module, EgState *state)
         {&eg_pipe_spec, &state->pipe_type, &state->stream_type},
         {&eg_tty_spec, &state->tty_type, &state->stream_type},
         {&eg_udp_spec, &state->udp_type, NULL},
+        {&eg_tls_spec, &state->tls_type, NULL},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         PyObject *base = types[i].base ? (PyObject *)*types[i].base : NULL;
@@ -342,7 +349,7 @@ module_exec(PyObject *module)
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
     if (add_types(module, state) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
-        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
+        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0 || eg_tls_setup() < 0
         || PyModule_AddFunctions(module, eg_listener_functions) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;
@@ -358,7 +365,7 @@ module_exec(PyObject *module)
         || add_reason(state->task_exit) < 0 || find_broken_barrier(module, state) < 0
         || find_queue_names(module, state) < 0)
         return -1;
-    eg_stack_setup();
+    eg_arena_setup();
     state->interpreter = PyInterpreterState_Get();
     eg_state = state;
     eg_native_open();

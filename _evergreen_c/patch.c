@@ -130,31 +130,6 @@ done:
     return result;
 }
 
-/* ---- in a native thread -------------------------------------------------------------- */
-/* Call the original in a native thread, with the task parked meanwhile.  *how* is the policy's
- * function that does it. */
-PyObject *
-eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self, PyObject *const *args,
-                 Py_ssize_t n, PyObject *kwnames)
-{
-    PyObject *result = NULL, *positional = NULL, *kwargs = NULL;
-    PyTypeObject *type = patch->def->ml_flags & METH_METHOD ? patch->type : NULL;
-    PyObject *function = PyCMethod_New(patch->def, self, NULL, type); /* native without a hub */
-    if (!function || !(positional = PyTuple_New(n)) || !(kwargs = PyDict_New()))
-        goto done;
-    for (Py_ssize_t i = 0; i < n; i++)
-        PyTuple_SET_ITEM(positional, i, Py_NewRef(args[i]));
-    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
-        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
-            goto done;
-    result = eg_policy_call(how, (PyObject *[]){function, positional, kwargs}, 3);
-done:
-    Py_XDECREF(kwargs);
-    Py_XDECREF(positional);
-    Py_XDECREF(function);
-    return result;
-}
-
 /* The errno of the OSError that is set; 0: it is something else. */
 int
 eg_patch_errno(void)
@@ -240,6 +215,68 @@ done:
     return found;
 }
 
+/* A callable like the one that stands there, whose table entry is of its own. *kept has it from
+ * then on; NULL: exception. */
+static PyObject *
+patch_callable(const EgPatch *patch, PyObject **kept, PyCFunction meth)
+{
+    if (*kept)
+        return Py_NewRef(*kept);
+    PyMethodDef *def = PyMem_Malloc(sizeof *def); /* lives as long as the process */
+    if (!def)
+        return PyErr_NoMemory();
+    *def = *patch->def;
+    def->ml_meth = meth;
+    if (patch->type)
+        *kept = PyDescr_NewMethod(patch->type, def);
+    else {
+        PyObject *owner = patch_owner(patch->owner);
+        if (owner)
+            *kept = PyCFunction_NewEx(def, owner, NULL);
+        Py_XDECREF(owner);
+    }
+    return Py_XNewRef(*kept);
+}
+
+/* The table entry of the native one, which is never swapped; NULL: exception. */
+static PyMethodDef *
+patch_native_def(EgPatch *patch)
+{
+    PyObject *native = patch_callable(patch, &patch->native, patch->original);
+    if (!native)
+        return NULL;
+    PyMethodDef *def = PyCFunction_Check(native) ? ((PyCFunctionObject *)native)->m_ml
+                                                 : ((PyMethodDescrObject *)native)->d_method;
+    Py_DECREF(native); /* the patch holds it */
+    return def;
+}
+
+/* ---- in a native thread -------------------------------------------------------------- */
+/* Call the original in a native thread, with the task parked meanwhile.  *how* is the policy's
+ * function that does it. */
+PyObject *
+eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self, PyObject *const *args,
+                 Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *result = NULL, *positional = NULL, *kwargs = NULL, *function = NULL;
+    PyTypeObject *type = patch->def->ml_flags & METH_METHOD ? patch->type : NULL;
+    PyMethodDef *def = patch_native_def((EgPatch *)patch); /* const for everybody else */
+    if (!def || !(function = PyCMethod_New(def, self, NULL, type)) || !(positional = PyTuple_New(n))
+        || !(kwargs = PyDict_New()))
+        goto done;
+    for (Py_ssize_t i = 0; i < n; i++)
+        PyTuple_SET_ITEM(positional, i, Py_NewRef(args[i]));
+    for (Py_ssize_t i = 0; kwnames && i < PyTuple_GET_SIZE(kwnames); i++)
+        if (PyDict_SetItem(kwargs, PyTuple_GET_ITEM(kwnames, i), args[n + i]) < 0)
+            goto done;
+    result = eg_policy_call(how, (PyObject *[]){function, positional, kwargs}, 3);
+done:
+    Py_XDECREF(kwargs);
+    Py_XDECREF(positional);
+    Py_XDECREF(function);
+    return result;
+}
+
 /* The entry of owner.name; NULL: exception. */
 static EgPatch *
 patch_entry(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t wanted)
@@ -269,6 +306,29 @@ patch_lookup(const char *what, PyObject *const *args, Py_ssize_t n, Py_ssize_t w
 {
     EgPatch *patch = patch_entry(what, args, n, wanted);
     return patch && (patch->def || patch_find(patch) > 0) ? patch : NULL;
+}
+
+/* ---- polling -------------------------------------------------------------------------- */
+#define INTERVAL 25 /* slices: 5 ms, as sys.getswitchinterval() has it */
+
+unsigned eg_patch_polls;
+
+int
+eg_patch_give_way(void)
+{
+    EgHub *hub = eg_hub_here;
+    eg_patch_polls = 0;
+    if (!eg_hub_cooperates()
+        || eg_clock_ticks() < hub->slice_end + (INTERVAL - 1) * hub->slice_ticks
+        || !eg_os_may_wait())
+        return 0;
+    EgTask *me = eg_hub_task(hub);
+    if (me->state != EG_RUNNING)
+        return 0;
+    eg_shield_begin(me);
+    int status = eg_wait_begin() ? eg_wait_yield(me) : -1;
+    eg_shield_leave(me);
+    return status;
 }
 
 /* ---- hashes ------------------------------------------------------------------ */
@@ -319,7 +379,19 @@ function_hash_follow(void)
     return 0;
 }
 
+/* ---- swapping --------------------------------------------------------------------------- */
 unsigned eg_patch_generation;
+bool eg_patch_lingers;
+
+void
+eg_patch_settle(void)
+{
+    eg_patch_lingers = false;
+    for (EgPatch *const *const *table = patch_tables; *table; table++)
+        for (EgPatch *const *entry = *table; *entry; entry++)
+            if ((*entry)->wakes && (*entry)->def && !(*entry)->applied)
+                (*entry)->def->ml_meth = (*entry)->original;
+}
 
 int
 eg_patch_apply(EgPatch *patch, bool on)
@@ -333,7 +405,10 @@ eg_patch_apply(EgPatch *patch, bool on)
     *patch_place(patch->def) = patch;
     if (patch->applied && !on)
         eg_patch_generation++;
-    patch->def->ml_meth = on ? door : patch->original;
+    if (!on && patch->wakes && eg_waiters_count)
+        eg_patch_lingers = true;
+    else
+        patch->def->ml_meth = on ? door : patch->original;
     patch->applied = on;
     return 1;
 }
@@ -430,29 +505,6 @@ eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n)
     if (eg_patch_apply(patch, on) < 0)
         return NULL;
     return PyBool_FromLong(patch->applied);
-}
-
-/* A callable like the one that stands there, whose table entry is of its own. *kept has it from
- * then on; NULL: exception. */
-static PyObject *
-patch_callable(const EgPatch *patch, PyObject **kept, PyCFunction meth)
-{
-    if (*kept)
-        return Py_NewRef(*kept);
-    PyMethodDef *def = PyMem_Malloc(sizeof *def); /* lives as long as the process */
-    if (!def)
-        return PyErr_NoMemory();
-    *def = *patch->def;
-    def->ml_meth = meth;
-    if (patch->type)
-        *kept = PyDescr_NewMethod(patch->type, def);
-    else {
-        PyObject *owner = patch_owner(patch->owner);
-        if (owner)
-            *kept = PyCFunction_NewEx(def, owner, NULL);
-        Py_XDECREF(owner);
-    }
-    return Py_XNewRef(*kept);
 }
 
 /* patch_native(owner, name) -> a function or method descriptor that is never swapped, or None */

@@ -4,7 +4,8 @@
  * hooks of asynchronous generators likewise.  Here they belong to the task that set them:
  * when another one goes on they are exchanged, once any loop has run at all.
  *
- * That the loop waits without blocking the thread is patch_select.c's business.
+ * That the loop waits without blocking the thread is patch_select.c's business; one that does not
+ * wait at all is told to take turns (evergreen/_asyncio.py).
  */
 #include "evergreen.h"
 
@@ -24,6 +25,20 @@ asyncio_set_loop(PyObject *loop)
     if (!done)
         PyErr_WriteUnraisable(loop);
     Py_XDECREF(done);
+}
+
+/* What asyncio says now; new, NULL: none. */
+static PyObject *
+asyncio_get_loop(void)
+{
+    if (!asyncio_module)
+        return NULL;
+    PyObject *loop = PyObject_CallMethod(asyncio_module, "_get_running_loop", NULL);
+    if (!loop)
+        PyErr_WriteUnraisable(asyncio_module);
+    if (loop == Py_None)
+        Py_CLEAR(loop);
+    return loop;
 }
 
 #if PY_VERSION_HEX >= 0x030e0000
@@ -89,6 +104,8 @@ eg_asyncio_enter(EgHub *hub, EgTask *me)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* it may go on because something was thrown into it */
     hub->asyncio_owner = me;
+    if (EG_UNLIKELY(!asyncio_set_running_loop_patch.applied)) /* nobody told us */
+        Py_XSETREF(from->running_loop, asyncio_get_loop());
     asyncio_keep(from);
     if (from->running_loop != to->running_loop)
         asyncio_set_loop(to->running_loop);
@@ -104,11 +121,47 @@ eg_asyncio_end(EgTask *me)
         eg_asyncio_enter(me->hub, NULL);
 }
 
+/* A loop may run since before the patch, or since before there was a hub. */
+void
+eg_asyncio_adopt(EgHub *hub)
+{
+    if (!asyncio_set_running_loop_patch.applied)
+        return;
+    PyObject *name = asyncio_module ? NULL : PyUnicode_FromString("_asyncio");
+    if (name)
+        asyncio_module = PyImport_GetModule(name);
+    Py_XDECREF(name);
+    PyObject *loop = asyncio_get_loop();
+    EgTask *me = eg_hub_task(hub);
+    PyErr_Clear(); /* no memory: as if nothing ran */
+    EgKept *kept = me ? &me->kept : &hub->kept;
+    if (loop || kept->running_loop) {
+        hub->asyncio_owner = me;
+        eg_asyncio_used = true;
+    }
+    Py_XSETREF(kept->running_loop, loop);
+}
+
+PyObject *
+eg_asyncio_adopt_method(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (eg_hub_cooperates())
+        eg_asyncio_adopt(eg_hub_here);
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
+    static bool told; /* that a loop runs; afterwards patcher does it */
     PyObject *done =
         eg_patch_call_original(&asyncio_set_running_loop_patch, self, args, n, kwnames);
+    if (done && !told) {
+        Py_SETREF(done, eg_policy_call("asyncio_runs", (PyObject *[]){Py_True}, 1));
+        told = done != NULL;
+    }
     if (!done || !eg_hub_cooperates())
         return done;
     EgHub *hub = eg_hub_here;
@@ -122,6 +175,16 @@ asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, Py
     Py_XSETREF((me ? &me->kept : &hub->kept)->running_loop,
                args[0] == Py_None ? NULL : Py_NewRef(args[0]));
     return done;
+}
+
+PyObject *
+eg_asyncio_turn(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (eg_hub_cooperates() && eg_os_turn() < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 EgPatch *const eg_patch_asyncio[] = {&asyncio_set_running_loop_patch, NULL};

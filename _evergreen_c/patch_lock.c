@@ -3,7 +3,7 @@
  * A task tries the native lock without blocking and, if it is taken, waits in the table of
  * waiters.c.  release() hands the lock to the longest waiter without unlocking it, so nobody
  * can come between; a task that is killed before it runs releases what it was handed.  Native
- * threads lock natively, and what they release wakes a task at once, which tries again.
+ * threads stand in the same queue, but what one of them hands to another it only unlocks.
  *
  * An RLock belongs to a task where a hub runs: its owner is what get_ident() says there.
  */
@@ -12,16 +12,16 @@
 EG_PATCH(lock_acquire, "_thread.LockType", "acquire", "thread");
 EG_PATCH(lock_acquire_lock, "_thread.LockType", "acquire_lock", "thread");
 EG_PATCH(lock_enter, "_thread.LockType", "__enter__", "thread");
-EG_PATCH(lock_release, "_thread.LockType", "release", "thread");
-EG_PATCH(lock_release_lock, "_thread.LockType", "release_lock", "thread");
-EG_PATCH(lock_exit, "_thread.LockType", "__exit__", "thread");
+EG_PATCH_WAKER(lock_release, "_thread.LockType", "release", "thread");
+EG_PATCH_WAKER(lock_release_lock, "_thread.LockType", "release_lock", "thread");
+EG_PATCH_WAKER(lock_exit, "_thread.LockType", "__exit__", "thread");
 EG_PATCH(rlock_acquire, "_thread.RLock", "acquire", "thread");
 EG_PATCH(rlock_enter, "_thread.RLock", "__enter__", "thread");
-EG_PATCH(rlock_release, "_thread.RLock", "release", "thread");
-EG_PATCH(rlock_exit, "_thread.RLock", "__exit__", "thread");
+EG_PATCH_WAKER(rlock_release, "_thread.RLock", "release", "thread");
+EG_PATCH_WAKER(rlock_exit, "_thread.RLock", "__exit__", "thread");
 EG_PATCH(rlock_is_owned, "_thread.RLock", "_is_owned", "thread");
 EG_PATCH(rlock_acquire_restore, "_thread.RLock", "_acquire_restore", "thread");
-EG_PATCH(rlock_release_save, "_thread.RLock", "_release_save", "thread");
+EG_PATCH_WAKER(rlock_release_save, "_thread.RLock", "_release_save", "thread");
 EG_PATCH(rlock_recursion_count, "_thread.RLock", "_recursion_count", "thread");
 
 /* ---- arguments -------------------------------------------------------------- */
@@ -67,12 +67,94 @@ lock_may_wait(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, uint64_t *
     return true;
 }
 
+/* ---- lock: the native structure -------------------------------------------------- */
+/* A lock that is free, or that nobody waits for, is taken and released without the native methods,
+ * whose arguments cost more than the lock. Where the structure is another one, they are called. */
+#if PY_VERSION_HEX >= 0x030e0000
+typedef struct {
+    PyObject_HEAD
+    PyMutex mutex;
+} EgLock;
+
+static bool
+lock_grab(EgLock *self)
+{
+    if (PyMutex_IsLocked(&self->mutex))
+        return false;
+    PyMutex_Lock(&self->mutex); /* the GIL is held: nobody came between */
+    return true;
+}
+
+static bool
+lock_free(EgLock *self)
+{
+    if (!PyMutex_IsLocked(&self->mutex))
+        return false;
+    PyMutex_Unlock(&self->mutex);
+    return true;
+}
+#else
+typedef struct {
+    PyObject_HEAD
+    PyThread_type_lock lock;
+    PyObject *weakrefs;
+    char locked;
+} EgLock;
+
+static bool
+lock_grab(EgLock *self)
+{
+    if (self->locked || !PyThread_acquire_lock(self->lock, 0))
+        return false;
+    self->locked = 1;
+    return true;
+}
+
+static bool
+lock_free(EgLock *self)
+{
+    if (!self->locked)
+        return false;
+    PyThread_release_lock(self->lock);
+    self->locked = 0;
+    return true;
+}
+#endif
+
+static inline bool
+lock_is_known(PyObject *op)
+{
+    return Py_TYPE(op)->tp_basicsize == sizeof(EgLock);
+}
+
+/* ---- who waits in the queue -------------------------------------------------- */
+/* Native threads stand in it with the tasks, or those would hand a lock to each other for ever.
+ * The main thread without a hub does not: it has signals to look after. */
+static bool
+lock_has_queue(void)
+{
+    return eg_hub_here ? eg_hub_cooperates()
+                       : PyThread_get_thread_ident() != eg_state->main_thread
+                             && PyInterpreterState_Get() == eg_state->interpreter;
+}
+
+/* Native threads among themselves are as unfair, and as fast, as without us: the next one is told
+ * to try again. */
+static bool
+lock_is_handed_to(EgQueue *waiters)
+{
+    EgTask *next = waiters ? eg_queue_peek(waiters) : NULL;
+    return next && (eg_hub_here || next->role != EG_THREAD);
+}
+
 /* ---- lock ------------------------------------------------------------------- */
 /* 1: taken; 0: somebody has it; -1: exception. */
 static int
 lock_try(PyObject *self)
 {
     PyObject *no = Py_False;
+    if (EG_LIKELY(lock_is_known(self)))
+        return lock_grab((EgLock *)self);
     PyObject *taken = eg_patch_call_original(&lock_acquire_patch, self, &no, 1, NULL);
     int status = taken ? taken == Py_True : -1;
     Py_XDECREF(taken);
@@ -89,7 +171,16 @@ static bool
 lock_hand_over(PyObject *self)
 {
     EgQueue *waiters = eg_waiters_of(self);
-    return waiters && eg_queue_wake(waiters, Py_NewRef(Py_True));
+    return lock_is_handed_to(waiters) && eg_queue_wake(waiters, Py_NewRef(Py_True));
+}
+
+/* It was released: the longest waiter may try again. */
+static void
+lock_tell(PyObject *self)
+{
+    EgQueue *waiters = eg_waiters_of(self);
+    if (waiters)
+        eg_queue_wake(waiters, NULL);
 }
 
 static void
@@ -98,15 +189,14 @@ lock_give_back(EgTask *task)
     PyObject *self = task->wait.object;
     bool handed = task->wait.value != NULL;
     Py_CLEAR(task->wait.value); /* a bool: no finaliser runs */
-    if (!handed) {              /* it was told to try again: so may the next one */
-        EgQueue *waiters = eg_waiters_of(self);
-        if (waiters)
-            eg_queue_wake(waiters, NULL);
-    } else if (!lock_hand_over(self)) {
+    if (!handed)                /* it was told to try again: so may the next one */
+        lock_tell(self);
+    else if (!lock_hand_over(self)) {
         PyObject *result = lock_unlock(self);
         if (!result)
             PyErr_WriteUnraisable(self);
         Py_XDECREF(result);
+        lock_tell(self);
     }
 }
 
@@ -117,11 +207,16 @@ lock_take(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
           PyObject *kwnames)
 {
     uint64_t deadline;
-    if (!eg_hub_cooperates() || !lock_may_wait(args, n, kwnames, &deadline))
+    if (eg_hub_here && eg_patch_poll() < 0)
+        return NULL;
+    if (EG_LIKELY(n == 0 && !kwnames && lock_is_known(self) && lock_grab((EgLock *)self)))
+        Py_RETURN_TRUE;
+    if (!lock_has_queue() || !lock_may_wait(args, n, kwnames, &deadline))
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int status = lock_try(self);
     if (status == 0 && eg_thread_is_sentinel(self))
-        return eg_patch_offload("offload", patch, self, args, n, kwnames);
+        return eg_hub_here ? eg_patch_offload("wait_for_thread", patch, self, args, n, kwnames)
+                           : eg_patch_call_original(patch, self, args, n, kwnames);
     while (status == 0) {
         EgTask *me = eg_wait_begin();
         if (!me || eg_waiters_join(me, self) < 0)
@@ -161,6 +256,8 @@ lock_drop(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
 {
     /* Nobody waits: the usual case. */
     EgQueue *waiters = EG_UNLIKELY(eg_waiters_count != 0) ? eg_waiters_of(self) : NULL;
+    if (!waiters && lock_is_known(self) && lock_free((EgLock *)self))
+        Py_RETURN_NONE;
     if (!waiters)
         return eg_patch_call_original(patch, self, args, n, kwnames);
     int free_now = lock_try(self); /* released twice, or by C code: then it is not ours to give */
@@ -174,7 +271,9 @@ lock_drop(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
     }
     if (lock_hand_over(self))
         Py_RETURN_NONE;
-    return eg_patch_call_original(patch, self, args, n, kwnames);
+    PyObject *result = eg_patch_call_original(patch, self, args, n, kwnames);
+    lock_tell(self);
+    return result;
 }
 
 static PyObject *
@@ -277,8 +376,10 @@ static void
 rlock_pass_on(EgRLock *self)
 {
     rlock_set(self, 0, 0);
-    if (!lock_hand_over((PyObject *)self))
+    if (!lock_hand_over((PyObject *)self)) {
         rlock_unlock(self);
+        lock_tell((PyObject *)self);
+    }
 }
 
 static void
@@ -289,11 +390,8 @@ rlock_give_back(EgTask *task)
     Py_CLEAR(task->wait.value);
     if (handed)
         rlock_pass_on((EgRLock *)self);
-    else {
-        EgQueue *waiters = eg_waiters_of(self);
-        if (waiters)
-            eg_queue_wake(waiters, NULL);
-    }
+    else
+        lock_tell(self);
 }
 
 static const EgWaitKind rlock_kind = {"rlock", rlock_give_back};
@@ -329,8 +427,10 @@ rlock_acquire_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
 {
     EgRLock *self = (EgRLock *)op;
     uint64_t deadline;
-    if (!eg_hub_cooperates())
+    if (!lock_has_queue())
         return eg_patch_call_original(patch, op, args, n, kwnames);
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (lock_may_wait(args, n, kwnames, &deadline)) {
         int status = rlock_take(self, 1, deadline);
         return status < 0 ? NULL : PyBool_FromLong(status);
@@ -370,11 +470,11 @@ rlock_release_by(const EgPatch *patch, PyObject *op, PyObject *const *args, Py_s
                  PyObject *kwnames)
 {
     EgRLock *self = (EgRLock *)op;
-    if (!eg_hub_cooperates()) {
+    /* Unpatched, one that was taken natively is the native thread's. */
+    if (!lock_has_queue() || (!patch->applied && !rlock_is_mine(self))) {
         PyObject *result = eg_patch_call_original(patch, op, args, n, kwnames);
-        EgQueue *waiters = result && !rlock_count(self) ? eg_waiters_of(op) : NULL;
-        if (waiters)
-            eg_queue_wake(waiters, NULL);
+        if (result && !rlock_count(self))
+            lock_tell(op);
         return result;
     }
     if (!rlock_is_mine(self)) {
@@ -423,11 +523,10 @@ static PyObject *
 rlock_release_save(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgRLock *self = (EgRLock *)op;
-    if (!eg_hub_cooperates()) {
+    if (!lock_has_queue()) {
         PyObject *saved = eg_patch_call_original(&rlock_release_save_patch, op, args, n, kwnames);
-        EgQueue *waiters = saved ? eg_waiters_of(op) : NULL;
-        if (waiters)
-            eg_queue_wake(waiters, NULL);
+        if (saved)
+            lock_tell(op);
         return saved;
     }
     if (!rlock_count(self)) {
@@ -447,7 +546,7 @@ rlock_acquire_restore(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObjec
     EgRLock *self = (EgRLock *)op;
     unsigned long count, owner;
     PyObject *state = n ? args[0] : NULL;
-    if (!eg_hub_cooperates() || n != 1 || !PyTuple_Check(state))
+    if (!lock_has_queue() || n != 1 || !PyTuple_Check(state))
         return eg_patch_call_original(&rlock_acquire_restore_patch, op, args, n, kwnames);
     if (!PyArg_ParseTuple(state, "kk", &count, &owner)) {
         PyErr_Clear(); /* the native one says it in its own words */

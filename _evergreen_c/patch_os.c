@@ -577,6 +577,8 @@ static PyObject *
 os_waitpid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int pid, options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n != 2 || kwnames || !eg_os_int(args[0], &pid)
         || !eg_os_int(args[1], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitpid_patch, self, args, n, kwnames);
@@ -633,6 +635,8 @@ static PyObject *
 os_waitid(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int type, id, options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n != 3 || kwnames || !eg_os_int(args[0], &type)
         || !eg_os_int(args[1], &id) || !eg_os_int(args[2], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_waitid_patch, self, args, n, kwnames);
@@ -649,6 +653,26 @@ os_system(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
     if (!eg_os_may_wait())
         return eg_patch_call_original(&os_system_patch, self, args, n, kwnames);
     return eg_patch_offload("offload", &os_system_patch, self, args, n, kwnames);
+}
+
+/* Both may connect to the daemon, and wait for it to take a message. */
+EG_PATCH(os_syslog, "syslog", "syslog", "os");
+EG_PATCH(os_openlog, "syslog", "openlog", "os");
+
+static PyObject *
+os_syslog(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_os_may_wait())
+        return eg_patch_call_original(&os_syslog_patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", &os_syslog_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+os_openlog(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (!eg_os_may_wait())
+        return eg_patch_call_original(&os_openlog_patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", &os_openlog_patch, self, args, n, kwnames);
 }
 
 /* A lock on a file: try without waiting, then leave it to the policy's *how*(args). */
@@ -710,9 +734,9 @@ os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */
-EgPatch *const eg_patch_os[] = {&os_read_patch,        &os_readv_patch,    &os_write_patch,
-                                &os_writev_patch,      &os_sendfile_patch, &os_close_patch,
-                                &os_closerange_patch,  &os_dup2_patch,     &os_waitpid_patch,
-                                &os_wait_patch,        &os_wait3_patch,    &os_wait4_patch,
-                                &os_waitid_patch,      &os_system_patch,   &os_flock_patch,
-                                &os_fcntl_lockf_patch, &os_lockf_patch,    NULL};
+EgPatch *const eg_patch_os[] = {
+    &os_read_patch,     &os_readv_patch,  &os_write_patch,      &os_writev_patch,
+    &os_sendfile_patch, &os_close_patch,  &os_closerange_patch, &os_dup2_patch,
+    &os_waitpid_patch,  &os_wait_patch,   &os_wait3_patch,      &os_wait4_patch,
+    &os_waitid_patch,   &os_system_patch, &os_flock_patch,      &os_fcntl_lockf_patch,
+    &os_lockf_patch,    &os_syslog_patch, &os_openlog_patch,    NULL};

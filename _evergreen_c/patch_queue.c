@@ -7,8 +7,8 @@
 #include "evergreen.h"
 
 EG_PATCH(queue_get, "_queue.SimpleQueue", "get", "thread");
-EG_PATCH(queue_put, "_queue.SimpleQueue", "put", "thread");
-EG_PATCH(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
+EG_PATCH_WAKER(queue_put, "_queue.SimpleQueue", "put", "thread");
+EG_PATCH_WAKER(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
 
 static void
 queue_wake(PyObject *self)
@@ -86,6 +86,8 @@ queue_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
 {
     PyObject *no = Py_False;
     uint64_t deadline;
+    if (eg_patch_poll() < 0)
+        return NULL;
     int waits = eg_hub_cooperates() ? queue_may_wait(args, n, kwnames, &deadline) : 0;
     if (waits <= 0)
         return waits < 0 ? NULL : eg_patch_call_original(&queue_get_patch, self, args, n, kwnames);

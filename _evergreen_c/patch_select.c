@@ -227,6 +227,8 @@ select_select(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
 {
     PyObject *timeout = n == 4 ? args[3] : Py_None;
     double seconds = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n < 3 || n > 4 || kwnames
         || (timeout != Py_None && (!eg_patch_seconds(timeout, &seconds) || seconds <= 0)))
         return eg_patch_call_original(&select_select_patch, self, args, n, kwnames);
@@ -319,13 +321,21 @@ poll_wait(PyObject *self, uint64_t deadline)
         int status = eg_select_wait(&poll_kind, object->fds, (nfds_t)object->n, &set, deadline);
         object->running = 0;
         eg_select_forget(set);
-        if (status < 0) {
-            if (!poll_was_closed())
-                return NULL;
-            PyErr_Clear(); /* here that is an answer: POLLNVAL */
-        }
+        if (status < 0 && !poll_was_closed())
+            return NULL;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback); /* EBADF, which is an answer here: POLLNVAL */
         PyObject *list = poll_at_once(self);
-        if (!list || PyList_GET_SIZE(list) || status == 0)
+        bool done = !list || PyList_GET_SIZE(list) || status == 0;
+        if (!done && type) {
+            PyErr_Restore(type, value, traceback); /* unless the number means another file by now */
+            Py_DECREF(list);
+            return NULL;
+        }
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        if (done)
             return list;
         Py_DECREF(list);
     }
@@ -337,6 +347,8 @@ select_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     static enum { UNCHECKED, DIRECT, UNKNOWN } layout;
     PyObject *timeout = n == 1 ? args[0] : Py_None;
     double ms = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || n > 1 || kwnames
         || (timeout != Py_None && (!eg_patch_number(timeout, &ms) || ms == 0 || !poll_takes(ms))))
         return eg_patch_call_original(&select_poll_patch, self, args, n, kwnames);
@@ -372,6 +384,8 @@ select_epoll_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
     }
     PyObject *timeout = full[0] ? full[0] : Py_None;
     double seconds = INFINITY;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!plain
         || (timeout != Py_None
             && (!eg_patch_seconds(timeout, &seconds) || seconds == 0 || seconds * 1e3 < INT_MIN

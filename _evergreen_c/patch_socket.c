@@ -124,12 +124,14 @@ eg_socket_look(PyObject *self, EgSocketView *view)
         view->fd = object->fd;
         view->family = object->family;
         view->type = object->type;
+        view->proto = object->proto;
         view->timeout = object->timeout;
         return true;
     }
     view->fd = (int)socket_ask(self, "fileno", true);
     view->family = (int)socket_ask(self, "family", false);
     view->type = (int)socket_ask(self, "type", false);
+    view->proto = (int)socket_ask(self, "proto", false);
     view->timeout = socket_ask_timeout(self);
     return !PyErr_Occurred();
 }
@@ -312,11 +314,19 @@ call_begin(SocketCall *call, PyObject *self, int events)
     if (!eg_socket_look(self, &call->view))
         return -1;
     if (call->view.timeout == 0 || IS_ALG(call->view.family))
-        return 0;
+        return eg_patch_poll();
     call->self = self;
     call->events = events;
     call->deadline = 0;
     return 1;
+}
+
+/* Whether the program's own flags keep the original from waiting; on a socket with a timeout it
+ * waits nevertheless, for that is done in front of the system call. */
+static inline bool
+call_never_waits(const SocketCall *call, int flags)
+{
+    return (flags & MSG_DONTWAIT) && call->view.timeout < 0;
 }
 
 /* ---- arguments -------------------------------------------------------------------- */
@@ -368,6 +378,23 @@ receive_oddly(const EgPatch *patch, const EgSocketView *view, PyObject *self, Py
     return eg_patch_offload("offload", patch, self, args, n, kwnames);
 }
 
+/* Whether a read that gets less than it asked for has got all: of TCP that is so, of other streams
+ * only between records, or what came with a descriptor. */
+static inline bool
+receives_all(const EgSocketView *view, int flags)
+{
+    return view->type == SOCK_STREAM && flags == 0
+           && (view->family == AF_INET || view->family == AF_INET6)
+           && (view->proto == 0 || view->proto == IPPROTO_TCP);
+}
+
+/* Before the first try: there is nothing. 0: try; -1: exception. */
+static inline int
+call_wait_if_drained(SocketCall *call, bool all)
+{
+    return all && eg_fd_is_drained(call->view.fd) ? call_wait_or_raise(call) : 0;
+}
+
 /* Receive into memory that stays where it is. */
 static ssize_t
 call_receive(SocketCall *call, char *into, size_t room, int flags)
@@ -375,10 +402,15 @@ call_receive(SocketCall *call, char *into, size_t room, int flags)
     size_t filled = 0;
     bool whole = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && call->view.timeout < 0
                  && call->view.type == SOCK_STREAM;
+    bool all = receives_all(&call->view, flags);
+    if (call_wait_if_drained(call, all) < 0)
+        return -1;
     for (;;) {
         ssize_t got = recv(call->view.fd, into + filled, room - filled, flags | MSG_DONTWAIT);
         if (got >= 0) {
             filled += (size_t)got;
+            if (all && got > 0 && filled < room)
+                eg_fd_drained(call->view.fd);
             if (!whole || got == 0 || filled >= room)
                 return (ssize_t)filled;
         } else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK && filled)
@@ -388,7 +420,7 @@ call_receive(SocketCall *call, char *into, size_t room, int flags)
     }
 }
 
-EG_PATCH(socket_recv, "_socket.socket", "recv", "socket");
+EG_PATCH_ON_HUB(socket_recv, "_socket.socket", "recv", "socket");
 
 static PyObject *
 socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -406,13 +438,20 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         return receive_oddly(&socket_recv_patch, &call.view, self, args, n, NULL);
     if (call_turn(&call) < 0)
         return NULL;
+    if (call_never_waits(&call, flags))
+        return eg_patch_call_original(&socket_recv_patch, self, args, n, NULL);
     bool stream = call.view.type == SOCK_STREAM && flags == 0;
+    bool all = receives_all(&call.view, flags);
+    if (call_wait_if_drained(&call, all) < 0)
+        return NULL;
     for (;;) {
         ssize_t got;
         if (stream ? !hint_get(call.view.fd, HINT_BIG) : flags == 0 && size <= SCRATCH) {
-            got =
-                recv(call.view.fd, scratch, size < SCRATCH ? (size_t)size : SCRATCH, MSG_DONTWAIT);
+            Py_ssize_t room = size < SCRATCH ? size : SCRATCH;
+            got = recv(call.view.fd, scratch, (size_t)room, MSG_DONTWAIT);
             if (EG_LIKELY(got >= 0)) {
+                if (all && got > 0 && got < room)
+                    eg_fd_drained(call.view.fd);
                 hint_set(call.view.fd, HINT_BIG, got >= BIG);
                 return PyBytes_FromStringAndSize(scratch, got);
             }
@@ -429,6 +468,8 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
             } else
                 got = recv(call.view.fd, into, (size_t)size, flags | MSG_DONTWAIT);
             if (got >= 0) {
+                if (all && got > 0 && got < size)
+                    eg_fd_drained(call.view.fd);
                 hint_set(call.view.fd, HINT_BIG, got >= BIG);
                 if (got != size)
                     _PyBytes_Resize(&bytes, got);
@@ -463,7 +504,7 @@ arrange_into(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject *f
     return full[0] != NULL;
 }
 
-EG_PATCH(socket_recv_into, "_socket.socket", "recv_into", "socket");
+EG_PATCH_ON_HUB(socket_recv_into, "_socket.socket", "recv_into", "socket");
 
 static PyObject *
 socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -485,7 +526,11 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
         result = eg_patch_call_original(&socket_recv_into_patch, self, args, n, kwnames);
     else if (flags & ODD_RECEIVE)
         result = receive_oddly(&socket_recv_into_patch, &call.view, self, args, n, kwnames);
-    else if (call_turn(&call) == 0) {
+    else if (call_turn(&call) < 0)
+        result = NULL;
+    else if (call_never_waits(&call, flags))
+        result = eg_patch_call_original(&socket_recv_into_patch, self, args, n, kwnames);
+    else {
         ssize_t got = call_receive(&call, buffer.buf, (size_t)size, flags);
         result = got < 0 ? NULL : PyLong_FromSsize_t(got);
     }
@@ -527,7 +572,11 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
     if (!go || kwnames || n < 1 || n > 2 || (n == 2 && !arg_int(args[1], &flags))
         || !arg_buffer(args[0], PyBUF_SIMPLE, &buffer))
         return eg_patch_call_original(patch, self, args, n, kwnames);
-    if (call_turn(&call) == 0) {
+    if (call_turn(&call) < 0)
+        result = NULL;
+    else if (call_never_waits(&call, flags))
+        result = eg_patch_call_original(patch, self, args, n, NULL);
+    else {
         Py_ssize_t sent = call_send(&call, buffer.buf, buffer.len, flags, all);
         if (sent >= 0)
             result = all ? Py_NewRef(Py_None) : PyLong_FromSsize_t(sent);
@@ -536,7 +585,7 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
     return result;
 }
 
-EG_PATCH(socket_send, "_socket.socket", "send", "socket");
+EG_PATCH_ON_HUB(socket_send, "_socket.socket", "send", "socket");
 
 static PyObject *
 socket_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -544,7 +593,7 @@ socket_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     return socket_send_with(&socket_send_patch, self, args, n, kwnames, false);
 }
 
-EG_PATCH(socket_sendall, "_socket.socket", "sendall", "socket");
+EG_PATCH_ON_HUB(socket_sendall, "_socket.socket", "sendall", "socket");
 
 static PyObject *
 socket_sendall(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -596,7 +645,11 @@ call_with_flags(SocketCall *call, const EgPatch *patch, PyObject **full, Py_ssiz
         return receive_oddly(patch, &call->view, call->self, full, n, NULL);
     if (call->events == EG_READ ? flags & MSG_WAITALL : flags & MSG_FASTOPEN)
         return eg_patch_offload("offload", patch, call->self, full, n, NULL);
-    if (call_turn(call) < 0 || !(dontwait = PyLong_FromLong(flags | MSG_DONTWAIT)))
+    if (call_turn(call) < 0)
+        return NULL;
+    if (call_never_waits(call, flags))
+        return eg_patch_call_original(patch, call->self, full, n, NULL);
+    if (!(dontwait = PyLong_FromLong(flags | MSG_DONTWAIT)))
         return NULL;
     full[at] = dontwait;
     for (;;) {
@@ -641,7 +694,7 @@ socket_receive(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_s
     return result;
 }
 
-EG_PATCH(socket_recvfrom, "_socket.socket", "recvfrom", "socket");
+EG_PATCH_ON_HUB(socket_recvfrom, "_socket.socket", "recvfrom", "socket");
 
 static PyObject *
 socket_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -649,7 +702,7 @@ socket_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
     return socket_receive(&socket_recvfrom_patch, self, args, n, kwnames, 1);
 }
 
-EG_PATCH(socket_recvmsg, "_socket.socket", "recvmsg", "socket");
+EG_PATCH_ON_HUB(socket_recvmsg, "_socket.socket", "recvmsg", "socket");
 
 static PyObject *
 socket_recvmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -657,7 +710,7 @@ socket_recvmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw
     return socket_receive(&socket_recvmsg_patch, self, args, n, kwnames, 2);
 }
 
-EG_PATCH(socket_recvfrom_into, "_socket.socket", "recvfrom_into", "socket");
+EG_PATCH_ON_HUB(socket_recvfrom_into, "_socket.socket", "recvfrom_into", "socket");
 
 static PyObject *
 socket_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -698,7 +751,7 @@ call_send_rest(SocketCall *call, PyObject *parts, PyObject *flags, PyObject *res
     Py_ssize_t sent = result ? PyLong_AsSsize_t(result) : -1;
     int number = 0;
     if (sent < 0 || call->view.timeout >= 0 || call->view.type != SOCK_STREAM
-        || (flags && !arg_int(flags, &number)))
+        || (flags && !arg_int(flags, &number)) || call_never_waits(call, number))
         return result;
     PyObject *nothing = PyBytes_FromStringAndSize(NULL, 0);
     PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "O", parts) : NULL;
@@ -747,7 +800,7 @@ socket_send_parts(const EgPatch *patch, PyObject *self, PyObject **full, Py_ssiz
     return result;
 }
 
-EG_PATCH(socket_sendto, "_socket.socket", "sendto", "socket");
+EG_PATCH_ON_HUB(socket_sendto, "_socket.socket", "sendto", "socket");
 
 static PyObject *
 socket_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -767,7 +820,7 @@ socket_sendto(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
     return result;
 }
 
-EG_PATCH(socket_sendmsg, "_socket.socket", "sendmsg", "socket");
+EG_PATCH_ON_HUB(socket_sendmsg, "_socket.socket", "sendmsg", "socket");
 
 static PyObject *
 socket_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -1106,7 +1159,7 @@ socket_getnameinfo(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 }
 
 /* The address as it is or, if its host is a name to be looked up, with that host's number in
- * its place: connect() and sendto() would look it up inside the call.  A new reference. */
+ * its place: connect(), sendto() and bind() would look it up inside the call.  A new reference. */
 static PyObject *
 socket_resolve(PyObject *self, PyObject *address)
 {
@@ -1143,15 +1196,41 @@ done:
     return resolved;
 }
 
+EG_PATCH(socket_bind, "_socket.socket", "bind", "socket");
+
+static PyObject *
+socket_bind(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n != 1 || kwnames || !eg_os_may_wait())
+        return eg_patch_call_original(&socket_bind_patch, self, args, n, kwnames);
+    PyObject *address = socket_resolve(self, args[0]), *result = NULL;
+    if (address)
+        result = eg_patch_call_original(&socket_bind_patch, self, &address, 1, NULL);
+    Py_XDECREF(address);
+    return result;
+}
+
 /* ---- the table ------------------------------------------------------------------------------------ */
-EgPatch *const eg_patch_socket[] = {&socket_accept_patch,           &socket_connect_patch,
-                                    &socket_connect_ex_patch,       &socket_recv_patch,
-                                    &socket_recv_into_patch,        &socket_recvfrom_patch,
-                                    &socket_recvfrom_into_patch,    &socket_recvmsg_patch,
-                                    &socket_recvmsg_into_patch,     &socket_send_patch,
-                                    &socket_sendall_patch,          &socket_sendto_patch,
-                                    &socket_sendmsg_patch,          &socket_close_patch,
-                                    &socket_detach_patch,           &socket_close_fd_patch,
-                                    &socket_getaddrinfo_patch,      &socket_gethostbyname_patch,
-                                    &socket_gethostbyname_ex_patch, &socket_gethostbyaddr_patch,
-                                    &socket_getnameinfo_patch,      NULL};
+EgPatch *const eg_patch_socket[] = {&socket_accept_patch,
+                                    &socket_connect_patch,
+                                    &socket_connect_ex_patch,
+                                    &socket_bind_patch,
+                                    &socket_recv_patch,
+                                    &socket_recv_into_patch,
+                                    &socket_recvfrom_patch,
+                                    &socket_recvfrom_into_patch,
+                                    &socket_recvmsg_patch,
+                                    &socket_recvmsg_into_patch,
+                                    &socket_send_patch,
+                                    &socket_sendall_patch,
+                                    &socket_sendto_patch,
+                                    &socket_sendmsg_patch,
+                                    &socket_close_patch,
+                                    &socket_detach_patch,
+                                    &socket_close_fd_patch,
+                                    &socket_getaddrinfo_patch,
+                                    &socket_gethostbyname_patch,
+                                    &socket_gethostbyname_ex_patch,
+                                    &socket_gethostbyaddr_patch,
+                                    &socket_getnameinfo_patch,
+                                    NULL};

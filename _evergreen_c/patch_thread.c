@@ -312,6 +312,7 @@ thread_start_new(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
 EG_PATCH(thread_count, "_thread", "_count", "thread");
 EG_PATCH(thread_excepthook, "_thread", "_excepthook", "thread");
 
+/* Native threads of our own that wait for work are nobody's: programs wait for the count to fall. */
 static PyObject *
 thread_count(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
@@ -320,7 +321,7 @@ thread_count(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwna
         return NULL;
     Py_ssize_t count = PyLong_AsSsize_t(native);
     Py_DECREF(native);
-    return PyLong_FromSsize_t(count + thread_tasks);
+    return PyLong_FromSsize_t(count - eg_state->pool_threads + thread_tasks);
 }
 
 /* What threading.excepthook is unless somebody sets another one. A Thread gives it whatever ends

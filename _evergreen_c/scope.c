@@ -232,12 +232,12 @@ scope_set_deadline(PyObject *op, PyObject *value, void *unused)
 static int
 scope_set_up(EgScope *self, PyObject *seconds)
 {
-    uint64_t deadline;
+    double number;
     if (self->task || eg_timer_armed(&self->timer)) {
         PyErr_SetString(PyExc_RuntimeError, "a scope that is entered cannot be made anew");
         return -1;
     }
-    if (eg_clock_deadline(seconds, &deadline) < 0)
+    if (seconds != Py_None && eg_clock_seconds(seconds, &number) < 0)
         return -1;
     self->timer.fire = scope_on_time;
     self->later.release = scope_on_met;
@@ -451,8 +451,11 @@ timeout_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"seconds", "exception", NULL};
     PyObject *seconds = Py_None, *exception = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:Timeout", names, &seconds, &exception)
-        || scope_set_up((EgScope *)op, seconds) < 0)
+    if (EG_LIKELY(!kwargs && PyTuple_GET_SIZE(args) == 1)) /* as nearly always: worth 0.02 us */
+        seconds = PyTuple_GET_ITEM(args, 0);
+    else if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:Timeout", names, &seconds, &exception))
+        return -1;
+    if (scope_set_up((EgScope *)op, seconds) < 0)
         return -1;
     Py_XSETREF(((EgScope *)op)->exception, Py_NewRef(exception));
     return 0;

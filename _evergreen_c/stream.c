@@ -105,6 +105,8 @@ stream_begin(EgStream *self)
     }
     EgWire *wire = eg_stream_wire(self);
     self->busy = wire != NULL;
+    if (wire && EG_UNLIKELY(wire->nfresh)) /* whom it had come for was killed */
+        eg_wire_settle(wire);
     return wire;
 }
 
@@ -117,11 +119,28 @@ stream_end(EgStream *self)
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */
-/* Park until more has come in, or the end, or an error. */
+/* Receive there and then: 1: something, or the end; 0: there is nothing; -1: exception. */
 static int
-stream_wait(EgStream *self, size_t mark)
+stream_pull(EgStream *self)
+{
+    if (eg_stream_turn() < 0 || !eg_stream_wire(self))
+        return -1;
+    bool met = eg_wire_pull(self->wire);
+    eg_wire_settle(self->wire);
+    return met;
+}
+
+/* Park until more has come in, or the end, or an error. wanted: 0, or how much would be taken of
+ * whatever comes, and the caller receives by itself. */
+static int
+stream_wait(EgStream *self, size_t mark, size_t wanted)
 {
     EgWire *wire = self->wire;
+    if (wire->ready && !wanted) {
+        int met = stream_pull(self);
+        if (met)
+            return met < 0 ? -1 : 0;
+    }
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
@@ -133,6 +152,7 @@ stream_wait(EgStream *self, size_t mark)
     size_t before = wire->mark;
     if (mark > before)
         wire->mark = mark;
+    wire->wanted = wanted;
     uv_ref(&wire->uv.handle); /* somebody waits for it: it keeps the loop alive */
     eg_wait_join(me, &self->readers);
     status = eg_wait_park(me, &stream_read_kind, (PyObject *)self, EG_FOREVER);
@@ -179,7 +199,9 @@ eg_stream_flush(EgStream *self)
 void
 eg_stream_happened(EgStream *self, EgWire *wire)
 {
-    if (self->readers.first && (wire->in.size || wire->filled || wire->read_status || wire->nfds))
+    if (self->readers.first
+        && (wire->in.size || wire->nfresh || wire->filled || wire->read_status || wire->nfds
+            || (wire->ready && wire->wanted)))
         eg_queue_wake(&self->readers, NULL);
     if (self->writers.first
         && (wire->nwrites == 0 || wire->write_status || wire->shutdown_status <= 0
@@ -383,7 +405,7 @@ stream_fill(EgStream *self, char *to, size_t n, size_t *got)
         wire->target = to + *got;
         wire->target_size = n - *got;
         wire->filled = 0;
-        int status = stream_wait(self, 0);
+        int status = stream_wait(self, 0, 0);
         if ((wire = self->wire)) {
             *got += wire->filled;
             wire->target = NULL;
@@ -401,7 +423,7 @@ stream_gather(EgStream *self, size_t n)
     while (self->wire->in.size < n) {
         if (self->wire->read_status)
             return 0;
-        if (stream_wait(self, n) < 0)
+        if (stream_wait(self, n, 0) < 0)
             return -1;
     }
     return 1;
@@ -450,7 +472,7 @@ stream_read_all(EgStream *self)
     while (!self->wire->read_status) {
         if (self->wire->in.size > (size_t)LIMIT)
             return stream_over_limit(self, LIMIT);
-        if (stream_wait(self, LIMIT + 1) < 0)
+        if (stream_wait(self, LIMIT + 1, 0) < 0)
             return NULL;
     }
     if (self->wire->read_status != UV_EOF && !self->wire->in.size)
@@ -461,15 +483,23 @@ stream_read_all(EgStream *self)
 static PyObject *
 stream_read_some(EgStream *self, size_t n)
 {
-    EgInput *in = &self->wire->in;
-    while (!in->size) {
-        if (self->wire->read_status)
+    EgWire *wire = self->wire;
+    while (!wire->in.size) {
+        if (wire->nfresh)
+            return eg_wire_take_fresh(wire, n);
+        if (wire->read_status)
             return stream_ended(self, false);
-        self->wire->wanted = n;
-        if (stream_wait(self, 0) < 0)
+        if (wire->ready) {
+            PyObject *bytes = eg_wire_receive(wire, n);
+            if (bytes || PyErr_Occurred())
+                return bytes;
+            continue;
+        }
+        if (stream_wait(self, 0, n) < 0)
             return NULL;
-        in = &self->wire->in;
+        wire = self->wire;
     }
+    EgInput *in = &wire->in;
     size_t front = eg_input_front(in);
     if (front < EG_BIG)
         front = in->size;
@@ -521,7 +551,7 @@ stream_read_into(EgStream *self, char *to, size_t n)
         wire->target = to;
         wire->target_size = n;
         wire->filled = 0;
-        int status = stream_wait(self, 0);
+        int status = stream_wait(self, 0, 0);
         if ((wire = self->wire)) {
             got = wire->filled;
             wire->target = NULL;
@@ -572,6 +602,7 @@ stream_unread(PyObject *op, PyObject *data)
     EgWire *wire = eg_stream_wire(self);
     if (!wire || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
+    eg_wire_settle(wire);
     int status = view.len ? eg_input_unread(&wire->in, NULL, view.buf, (size_t)view.len) : 0;
     PyBuffer_Release(&view);
     return status < 0 ? NULL : Py_NewRef(Py_None);
@@ -668,7 +699,7 @@ stream_until(EgStream *self, const char *delimiter, size_t size, size_t limit)
         }
         if (self->wire->read_status)
             return NULL;
-        if (stream_wait(self, limit) < 0)
+        if (stream_wait(self, limit, 0) < 0)
             return NULL;
     }
 }
@@ -786,7 +817,7 @@ stream_until_match(EgStream *self, PyObject *pattern, size_t limit)
         }
         if (self->wire->read_status)
             return NULL;
-        if (stream_wait(self, limit) < 0)
+        if (stream_wait(self, limit, 0) < 0)
             return NULL;
     }
 }
@@ -819,7 +850,7 @@ eg_stream_receive(EgStream *self, size_t n, bool fds)
         return NULL;
     PyObject *result = NULL;
     while (fds && !self->wire->nfds && !self->wire->in.size && !self->wire->read_status)
-        if (stream_wait(self, 0) < 0)
+        if (stream_wait(self, 0, 0) < 0)
             goto done;
     if (fds && self->wire->nfds && !self->wire->in.size)
         result = PyBytes_FromStringAndSize(NULL, 0);
@@ -851,10 +882,10 @@ stream_try(EgWire *wire, uv_buf_t *bufs, unsigned n)
 {
     if (wire->nwrites)
         return 0;
-    int status = uv_try_write(&wire->uv.stream, bufs, n);
-    if (status < 0 && status != UV_EAGAIN)
-        return wire->write_status = status;
-    return status < 0 ? 0 : status;
+    ssize_t sent = eg_wire_try(wire, bufs, n);
+    if (sent < 0 && sent != UV_EAGAIN)
+        return wire->write_status = (int)sent;
+    return sent < 0 ? 0 : sent;
 }
 
 /* What a write returns: whether nothing is left to send; it waits if that is too much. */

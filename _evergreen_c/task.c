@@ -909,7 +909,8 @@ task_dealloc(PyObject *op)
     if (self->hub && self->hub->asyncio_owner == self)
         self->hub->asyncio_owner = NULL; /* it ended in another thread */
     PyObject_GC_UnTrack(op);
-    if (self->role == EG_THREAD) /* in a forked child it can be that of a thread that waits */
+    if (self->role
+        == EG_THREAD) /* the thread may wait, and not be here: a forked child, or the end */
         eg_wait_visit_leave(self);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
@@ -920,8 +921,8 @@ task_dealloc(PyObject *op)
     if (self->hub && self->hub->foreign == self)
         self->hub->foreign = NULL;
     Py_CLEAR(self->hub);
-    if (self->role == EG_THREAD && self->bell)
-        PyThread_free_lock(self->bell);
+    if (self->role == EG_THREAD && self->bell && self->state != EG_PARKED)
+        PyThread_free_lock(self->bell); /* else the interpreter ends, and its thread sleeps on */
     type->tp_free(op);
     Py_DECREF(type);
 }

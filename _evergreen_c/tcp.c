@@ -129,28 +129,28 @@ tcp_keepalive(PyObject *op, PyObject *args)
 }
 
 PyDoc_STRVAR(tcp_attach_doc,
-"_attach($self, fd, /)\n"
+"_attach($self, fd, nodelay=False, /)\n"
 "--\n"
 "\n"
-"Take over the descriptor of a connected socket.");
+"Take over the descriptor of a connected socket; nodelay: whether it has TCP_NODELAY already.");
 
 static PyObject *
-tcp_attach(PyObject *op, PyObject *arg)
+tcp_attach(PyObject *op, PyObject *args)
 {
     EgStream *self = (EgStream *)op;
-    long fd = PyLong_AsLong(arg);
-    if (fd == -1 && PyErr_Occurred())
+    int fd, nodelay = 0;
+    if (!PyArg_ParseTuple(args, "i|p:_attach", &fd, &nodelay)
+        || eg_stream_attach(self, EG_TCP, fd) < 0)
         return NULL;
-    if (eg_stream_attach(self, EG_TCP, (int)fd) < 0)
-        return NULL;
-    uv_tcp_nodelay(&self->wire->uv.tcp, 1); /* an error here is one of the next read, too */
+    if (!nodelay)
+        uv_tcp_nodelay(&self->wire->uv.tcp, 1); /* an error here is one of the next read, too */
     Py_RETURN_NONE;
 }
 
 static PyMethodDef tcp_methods[] = {
     {"nodelay", tcp_nodelay, METH_VARARGS, tcp_nodelay_doc},
     {"keepalive", tcp_keepalive, METH_VARARGS, tcp_keepalive_doc},
-    {"_attach", tcp_attach, METH_O, tcp_attach_doc},
+    {"_attach", tcp_attach, METH_VARARGS, tcp_attach_doc},
     {NULL, NULL, 0, NULL},
 };
 

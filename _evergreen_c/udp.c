@@ -12,12 +12,21 @@
 #include <unistd.h>
 
 #define DATAGRAM_MAX 65536
-#define BATCH 16 /* datagrams in one recvmmsg(2) */
+#define BATCH 16  /* datagrams in one recvmmsg(2) */
+#define PEERS 256 /* that are remembered: one for each rest of a port number */
+
+/* Somebody who has sent something: most do so again, or are answered. */
+typedef struct {
+    struct sockaddr_in6 address; /* or a sockaddr_in */
+    PyObject *name;              /* strong: the tuple that Python has for it */
+} EgPeer;
 
 typedef struct {
     PyObject_HEAD
     int fd; /* -1: not opened yet, or closed */
     bool closed;
+    EgPeer **peers;     /* from the heap, as they are; NULL: none was heard yet */
+    const EgPeer *last; /* borrowed from these: who sent last */
     PyObject *weakrefs;
 } EgUdp;
 
@@ -124,6 +133,41 @@ udp_size(const struct sockaddr_storage *address)
                                           : sizeof(struct sockaddr_in);
 }
 
+/* The tuple for the address of a sender; new. */
+static PyObject *
+udp_peer(EgUdp *self, const struct sockaddr_storage *address)
+{
+    const struct sockaddr_in *in =
+        (const struct sockaddr_in *)address; /* the port's place is one */
+    if (!self->peers && !(self->peers = PyMem_Calloc(PEERS, sizeof *self->peers)))
+        return PyErr_NoMemory();
+    EgPeer **slot = &self->peers[ntohs(in->sin_port) % PEERS];
+    if (!*slot || memcmp(&(*slot)->address, address, udp_size(address)) != 0) {
+        PyObject *name = eg_address_make((const struct sockaddr *)address);
+        if (!name || (!*slot && !(*slot = PyMem_Calloc(1, sizeof **slot)))) {
+            Py_XDECREF(name);
+            return name ? PyErr_NoMemory() : NULL;
+        }
+        memcpy(&(*slot)->address, address, sizeof(*slot)->address);
+        Py_XSETREF((*slot)->name, name);
+    }
+    self->last = *slot;
+    return Py_NewRef((*slot)->name);
+}
+
+static void
+udp_forget_peers(EgUdp *self)
+{
+    self->last = NULL;
+    for (int i = 0; self->peers && i < PEERS; i++)
+        if (self->peers[i]) {
+            Py_DECREF(self->peers[i]->name);
+            PyMem_Free(self->peers[i]);
+        }
+    PyMem_Free(self->peers);
+    self->peers = NULL;
+}
+
 /* ---- sending ---------------------------------------------------------------------------------- */
 PyDoc_STRVAR(udp_send_doc,
 "send($self, data, addr=None, /)\n"
@@ -133,21 +177,26 @@ PyDoc_STRVAR(udp_send_doc,
 "room for it. OSError EMSGSIZE: it is too large.");
 
 static PyObject *
-udp_send(PyObject *op, PyObject *args)
+udp_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     EgUdp *self = (EgUdp *)op;
-    PyObject *data, *target = Py_None;
     struct sockaddr_storage address;
     Py_buffer view;
-    if (!PyArg_ParseTuple(args, "O|O:send", &data, &target) || udp_check(self) < 0
-        || eg_stream_turn() < 0)
+    if (nargs < 1 || nargs > 2)
+        return PyErr_Format(PyExc_TypeError, "send() takes 1 or 2 arguments (%zd given)", nargs);
+    PyObject *target = nargs > 1 ? args[1] : Py_None;
+    if (udp_check(self) < 0 || eg_stream_turn() < 0)
         return NULL;
-    if (target != Py_None
-        && (udp_address(self, target, &address) < 0 || udp_make(self, address.ss_family) < 0))
+    if (self->last && target == self->last->name)
+        memcpy(&address, &self->last->address, sizeof self->last->address);
+    else if (target != Py_None
+             && (udp_address(self, target, &address) < 0 || udp_make(self, address.ss_family) < 0))
+        return NULL;
+    if (udp_check(self) < 0) /* a name was looked up meanwhile */
         return NULL;
     if (self->fd < 0)
         return udp_raise(self, EDESTADDRREQ, strerror(EDESTADDRREQ));
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
     ssize_t n;
     do {
@@ -165,8 +214,10 @@ udp_send(PyObject *op, PyObject *args)
 static int
 udp_begin_receive(EgUdp *self)
 {
-    if (self->fd < 0 && udp_make(self, AF_INET) == 0) {
+    if (self->fd < 0) {
         struct sockaddr_in any = {.sin_family = AF_INET};
+        if (udp_make(self, AF_INET) < 0)
+            return -1;
         if (bind(self->fd, (struct sockaddr *)&any, sizeof any) < 0) {
             udp_raise(self, errno, strerror(errno));
             return -1;
@@ -176,15 +227,19 @@ udp_begin_receive(EgUdp *self)
 }
 
 static PyObject *
-udp_datagram(const char *data, size_t n, const struct sockaddr_storage *address)
+udp_datagram(EgUdp *self, const char *data, size_t n, const struct sockaddr_storage *address)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)n);
-    PyObject *from = bytes ? eg_address_make((const struct sockaddr *)address) : NULL;
-    if (!from) {
+    PyObject *from = bytes ? udp_peer(self, address) : NULL;
+    PyObject *pair = from ? PyTuple_New(2) : NULL;
+    if (!pair) {
         Py_XDECREF(bytes);
+        Py_XDECREF(from);
         return NULL;
     }
-    return Py_BuildValue("(NN)", bytes, from);
+    PyTuple_SET_ITEM(pair, 0, bytes);
+    PyTuple_SET_ITEM(pair, 1, from);
+    return pair;
 }
 
 PyDoc_STRVAR(udp_receive_doc,
@@ -208,7 +263,7 @@ udp_receive(PyObject *op, PyObject *unused)
         ssize_t n = recvfrom(self->fd, udp_scratch[0], DATAGRAM_MAX, MSG_DONTWAIT,
                              (struct sockaddr *)&address, &size);
         if (n >= 0)
-            return udp_datagram(udp_scratch[0], (size_t)n, &address);
+            return udp_datagram(self, udp_scratch[0], (size_t)n, &address);
         if (udp_retry(self, EG_READ) < 0)
             return NULL;
     }
@@ -244,7 +299,7 @@ udp_receive_many(PyObject *op, PyObject *unused)
     } while (n < 0 && udp_retry(self, EG_READ) == 0);
     PyObject *list = n < 0 ? NULL : PyList_New(0);
     for (int i = 0; list && i < n; i++) {
-        PyObject *datagram = udp_datagram(udp_scratch[i], messages[i].msg_len, &addresses[i]);
+        PyObject *datagram = udp_datagram(self, udp_scratch[i], messages[i].msg_len, &addresses[i]);
         if (!datagram || PyList_Append(list, datagram) < 0)
             Py_CLEAR(list);
         Py_XDECREF(datagram);
@@ -347,13 +402,14 @@ udp_dealloc(PyObject *op)
     if (((EgUdp *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     udp_shut((EgUdp *)op);
+    udp_forget_peers((EgUdp *)op);
     type->tp_free(op);
     Py_DECREF(type);
 }
 
 static PyMethodDef udp_methods[] = {
     {"_open", udp_open, METH_O, udp_open_doc},
-    {"send", udp_send, METH_VARARGS, udp_send_doc},
+    {"send", EG_METHOD(udp_send), METH_FASTCALL, udp_send_doc},
     {"receive", udp_receive, METH_NOARGS, udp_receive_doc},
     {"receive_many", udp_receive_many, METH_NOARGS, udp_receive_many_doc},
     {"close", udp_close, METH_NOARGS, udp_close_doc},

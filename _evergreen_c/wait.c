@@ -545,7 +545,7 @@ int
 eg_wait_yield(EgTask *me)
 {
     EgHub *hub = me->hub;
-    if (hub && !hub->ready.first && hub->budget > 1 && eg_clock_ticks() < hub->slice_end) {
+    if (hub && !eg_hub_ready(hub) && hub->budget > 1 && eg_clock_ticks() < hub->slice_end) {
         hub->budget--; /* nobody else is ready, and the loop had its turn lately */
         return 0;
     }

@@ -94,4 +94,6 @@ eg_waiters_leave(PyObject *object)
         PyMem_RawFree(place);
         waiters_places--;
     }
+    if (EG_UNLIKELY(eg_patch_lingers) && !eg_waiters_count)
+        eg_patch_settle();
 }

@@ -48,8 +48,8 @@ def page(figures: dict, folder: str) -> str:
         "# Benchmarks",
         "",
         f"{machine['python']} on {machine['cores']} cores of {machine['processor']}, {machine['system']};"
-        f" {machine['date']}, load {machine['load']}. Medians of {figures['rounds']} rounds, in which the"
-        f" frameworks took turns; lower is better. Compared: {', '.join(versions)}.",
+        f" {machine['date']}, load {machine['load']}. Medians of up to {figures['rounds']} rounds, in which"
+        f" the frameworks took turns; lower is better. Compared: {', '.join(versions)}.",
         "",
         "All of it: `make bench`. What each workload does is in `benchmarks/README.md`.",
         "",

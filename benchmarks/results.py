@@ -38,6 +38,10 @@ class Results:
         else:
             self.measured.setdefault(case, []).append(answer)
 
+    def tried(self, workload: str, framework: str, count: int) -> bool:
+        case = workload, framework, count
+        return case in self.measured or case in self.failures
+
     def failed(self, workload: str, framework: str, count: int) -> bool:
         return (workload, framework, count) in self.failures
 
@@ -48,14 +52,14 @@ class Results:
             return []
         return sorted(answer[key] for answer in self.measured.get(case, []))
 
-    def median(self, workload: Workload, framework: str, count: int) -> float | None:
-        """Return the median of the workload's first column; None if there is none."""
-        values = self.values(workload, framework, count, workload.meter.columns[0].key)
+    def median(self, workload: Workload, framework: str, count: int, key: str = "") -> float | None:
+        """Return the median of the column *key*, or of the workload's first; None if there is none."""
+        values = self.values(workload, framework, count, key or workload.meter.columns[0].key)
         return statistics.median(values) if values else None
 
     def judge(self, target: Target, workload: Workload) -> float | None:
         """Return the figure that *target* is about; None if something it needs was not measured."""
-        return target.figure(partial(self.median, workload), workload.counts)
+        return target.figure(partial(self.median, workload, key=target.column), workload.counts)
 
     def as_json(self, workloads: Mapping[str, tuple[Workload, dict]]) -> dict[str, object]:
         """Return everything, in types that JSON has."""
@@ -64,6 +68,7 @@ class Results:
             written[name] = {
                 "title": workload.title,
                 "per": workload.per,
+                "steady": workload.meter.steady,
                 "columns": [asdict(column) for column in workload.meter.columns],
                 "rows": [
                     self._row(workload, framework, count)

@@ -1,7 +1,7 @@
 """Measure Evergreen and its peers side by side; README.md says how to read the result.
 
-Each measurement is a fresh process (`measure.py`).  The frameworks take turns, A B C A B C, so that a
-machine that slows down slows all of them; the figure is the median of the rounds.
+Each measurement is a fresh process (`measure.py`).  The frameworks take turns, A B C A B C, and so do the
+workloads, so that a machine that slows down slows all of them; the figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from pathlib import Path
 import tables
 from frameworks import FRAMEWORKS, OURS
 from results import Results
+from targets import TARGETS
 from workloads import Workload, all_workloads
 
 ROUNDS, QUICK_ROUNDS = 5, 2
-SECONDS, QUICK_SECONDS = 0.3, 0.05
-GIVE_UP = 120  # seconds for one measurement
+SECONDS, QUICK_SECONDS = 0.2, 0.05
+MINUTES, QUICK_MINUTES = 14.0, 1.8  # a round of a workload begins only if it will have ended by then
+TURNS_OF_OTHERS = 2  # peers that no target of the workload names are in each second round
+GIVE_UP = 60  # seconds for one measurement
 MEASURE = Path(__file__).with_name("measure.py")
 
 
@@ -39,10 +42,13 @@ def main() -> int:
     results = Results(
         machine=describe_machine(), rounds=options.rounds, frameworks=probe([OURS, *options.peers])
     )
-    print(tables.heading(results), flush=True)
-    for workload, adapters in workloads.values():
-        measure(workload, adapters, options, results)
-        print(tables.workload_table(workload, results), flush=True)
+    print(tables.heading(results))
+    if options.left_out:
+        print(f"\nleft out of a quick run: {', '.join(options.left_out)}; peers that no target names")
+    sys.stdout.flush()
+    measure(workloads, options, results, started + options.minutes * 60)
+    for workload, _ in workloads.values():
+        print(tables.workload_table(workload, results))
     print(tables.summary([workload for workload, _ in workloads.values()], results))
     print(f"\n{time.monotonic() - started:.0f} s in all")
     if options.json:
@@ -57,14 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{QUICK_ROUNDS} short rounds instead of {ROUNDS}: rougher, under 2 minutes",
+        help=f"{QUICK_ROUNDS} short rounds instead of {ROUNDS}, without the heaviest workloads and without"
+        f" peers that no target names: rougher, {QUICK_MINUTES:g} minutes",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
         choices=names,
-        default=names,
         help="only these workloads (see --list)",
     )
     parser.add_argument(
@@ -72,10 +78,16 @@ def parse_arguments() -> argparse.Namespace:
         nargs="*",
         metavar="PEER",
         choices=peers,
-        default=peers,
-        help=f"compare with these only; of {', '.join(peers)}",
+        help=f"compare with these only, as often as with any; of {', '.join(peers)}",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each framework takes its turn")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help=f"begin no round after the first that would not end by then ({MINUTES:g}; quick:"
+        f" {QUICK_MINUTES:g})",
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write every figure, with machine and versions"
     )
@@ -85,28 +97,51 @@ def parse_arguments() -> argparse.Namespace:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.minutes is None:
+        options.minutes = QUICK_MINUTES if options.quick else MINUTES
+    options.chosen = options.peers is not None
+    if options.peers is None:
+        options.peers = peers
+    heavy = [name for name, (workload, _) in all_workloads().items() if not workload.quick]
+    options.left_out = heavy if options.quick and options.only is None else []
+    if options.only is None:
+        options.only = [name for name in names if name not in options.left_out]
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: no folder {options.json.parent}")
     return options
 
 
-def measure(workload: Workload, adapters: dict, options: argparse.Namespace, results: Results) -> None:
-    """Run every round of one workload into *results*."""
-    cases = [
-        (name, count)
-        for name in results.frameworks
-        if FRAMEWORKS[name].adapters in adapters
-        for count in workload.counts
-    ]
+def measure(workloads: dict, options: argparse.Namespace, results: Results, deadline: float) -> None:
+    """Run the rounds into *results*; all of each workload's first, whatever the time."""
+    took: dict[str, float] = {}
     for turn in range(options.rounds):
-        for name, count in cases:
-            if "absence" in results.frameworks[name] or results.failed(workload.name, name, count):
+        for workload, adapters in workloads.values():
+            began = time.monotonic()
+            if turn and began + took[workload.name] > deadline:
                 continue
-            progress(f"{workload.name}: round {turn + 1} of {options.rounds}, {name}")
-            seconds = QUICK_SECONDS if options.quick else SECONDS
-            answer = child(workload.name, name, str(count), str(seconds))
-            results.add(workload.name, name, count, answer)
+            for name, count in cases(workload, adapters, options, results, turn):
+                progress(f"round {turn + 1} of {options.rounds}: {workload.name}, {name}")
+                seconds = QUICK_SECONDS if options.quick else SECONDS
+                answer = child(workload.name, name, str(count), str(seconds))
+                results.add(workload.name, name, count, answer)
+            took[workload.name] = time.monotonic() - began
     progress("")
+
+
+def cases(
+    workload: Workload, adapters: dict, options: argparse.Namespace, results: Results, turn: int
+) -> Iterator[tuple[str, int]]:
+    """Yield which frameworks take their turn at a workload, and with which counts."""
+    targets = [target for target in TARGETS if target.workload == workload.name]
+    named = {OURS}.union(*(target.peers() for target in targets))
+    for name, answer in results.frameworks.items():
+        if FRAMEWORKS[name].adapters not in adapters or "absence" in answer:
+            continue
+        if name not in named and not options.chosen and (options.quick or turn % TURNS_OF_OTHERS):
+            continue
+        for count in workload.counts:
+            if not results.failed(workload.name, name, count):
+                yield name, count
 
 
 def child(*arguments: str) -> dict:

@@ -22,7 +22,7 @@ def heading(results: Results) -> str:
         "",
     ]
     for name, answer in results.frameworks.items():
-        lines.append(f"  {name:14}{answer.get('version') or answer['absence']}")
+        lines.append(f"  {name:17}{answer.get('version') or answer['absence']}")
     return "\n".join(lines)
 
 
@@ -37,6 +37,8 @@ def workload_table(workload: Workload, results: Results) -> str:
         if FRAMEWORKS[framework].adapters not in adapters:
             continue
         for count in workload.counts:
+            if "absence" not in answer and not results.tried(workload.name, framework, count):
+                continue
             label = framework if len(workload.counts) == 1 else f"{framework}, {count:,}"
             rows.append([label, *_cells(workload, framework, count, answer, results)])
     return f"\n{workload.name}: {workload.title} ({first.unit} per {workload.per})\n{_aligned(rows)}"
@@ -68,8 +70,6 @@ def _cells(workload: Workload, framework: str, count: int, answer: dict, results
     case = workload.name, framework, count
     if case in results.failures:
         return [f"failed: {results.failures[case]['failure']}"]
-    if not results.measured.get(case):
-        return ["not measured"]
     cells = []
     for number, column in enumerate(workload.meter.columns):
         values = results.values(workload, framework, count, column.key)
@@ -78,10 +78,21 @@ def _cells(workload: Workload, framework: str, count: int, answer: dict, results
             cells.append(f"{_number(values[0])}-{_number(values[-1])}")
     ours, theirs = results.median(workload, OURS, count), results.median(workload, framework, count)
     cells.append(_number(theirs / ours) if ours and theirs is not None and framework != OURS else "")
-    for target in TARGETS:
-        if target.workload == workload.name and target.row(workload.counts) == (framework, count):
-            return [*cells, str(target), _mark(target, results.judge(target, workload))]
+    of_row = [
+        target
+        for target in TARGETS
+        if target.workload == workload.name and target.row(workload.counts) == (framework, count)
+    ]
+    if of_row:
+        cells += [
+            "; ".join(texts)
+            for texts in zip(*(_claim(target, workload, results) for target in of_row), strict=True)
+        ]
     return cells
+
+
+def _claim(target: Target, workload: Workload, results: Results) -> tuple[str, str]:
+    return str(target), _mark(target, results.judge(target, workload))
 
 
 def _mark(target: Target, figure: float | None) -> str:

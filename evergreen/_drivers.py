@@ -83,7 +83,8 @@ def _wait_for_psycopg2(connection: Any) -> None:
 
 def _change_psycopg2(extension: Any) -> None:
     before = extension.get_wait_callback()
-    if _on and before is None and core.native_status() is None:  # one that the program has set stays
+    native = core.native_status() is not None  # its own waits cooperate, and tasks may share a connection
+    if _on and before is None and not native:  # one that the program has set stays
         extension.set_wait_callback(_wait_for_psycopg2)
     elif not _on and before is _wait_for_psycopg2:
         extension.set_wait_callback(None)

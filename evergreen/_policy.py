@@ -15,8 +15,9 @@ import sys
 import threading
 from collections import namedtuple
 from functools import partial
+from time import monotonic
 
-from evergreen import _drivers, _threads
+from evergreen import _asyncio, _drivers, _threads
 from evergreen import _evergreen_c as core
 
 # ---- exceptions nobody observes ------------------------------------------------------------
@@ -289,6 +290,30 @@ def wait_for_semaphore(owner: object, handle: int, timeout: float | None) -> boo
     return _wait_for_lock(wait, post, lambda: owner, timeout)
 
 
+def wait_for_thread(acquire: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Take the lock that C code releases when a native thread ends (3.12 and before)."""
+    return _wait_for_thread(acquire, *args, **kwargs)
+
+
+def _wait_for_thread(acquire: Any, blocking: bool = True, timeout: float = -1) -> bool:
+    release = partial(_lock_release, acquire.__self__)
+    limit = None if timeout == -1 else timeout
+    try:
+        return _wait_for_lock(partial(acquire, True, 0.2), release, lambda: None, limit)
+    except RuntimeError as exc:
+        if not _threads.is_ending(exc):
+            raise
+    end = monotonic() + timeout
+    while not acquire(False):  # it is one of those that the process waits for
+        if timeout != -1 and monotonic() >= end:
+            return False
+        core.sleep(0.01)
+    return True
+
+
+_lock_release = core.patch_native("_thread.LockType", "release")
+
+
 def _wait_for_lock(
     lock: Callable[[], Any],
     unlock: Callable[[], Any],
@@ -364,6 +389,20 @@ def directory_entries(folder: Any, found: list[tuple[Any, int]]) -> Any:
     return Entries([DirEntry(folder, name, kind) for name, kind in found])
 
 
+def directory_opened(folder: Any, fd: int) -> Any:
+    """What `evergreen.io.fs.opendir` returns."""
+    from evergreen.io.fs import Directory
+
+    return Directory(folder, fd)
+
+
+def directory_part(folder: Any, found: list[tuple[Any, int]]) -> Any:
+    """What `evergreen.io.fs.readdir` returns."""
+    from evergreen.io.fs import DirEntry
+
+    return [DirEntry(folder, name, kind) for name, kind in found]
+
+
 # ---- imports ---------------------------------------------------------------------------------------
 
 
@@ -371,6 +410,10 @@ def module_imported(module: ModuleType) -> None:
     """A module in C was imported after something was patched."""
     _drivers.imported(module)
 
+
+# ---- asyncio ---------------------------------------------------------------------------------------
+
+asyncio_runs = _asyncio.follow
 
 # ---- what 0.2 kept on the loop --------------------------------------------------------------------
 

@@ -85,6 +85,11 @@ class Call:
         return self._result
 
 
+def is_ending(exc: RuntimeError) -> bool:
+    """Whether no thread was started because the interpreter ends (3.12 and later)."""
+    return "interpreter shutdown" in str(exc)
+
+
 class Lane:
     """Up to *limit* native threads that work through one queue of calls."""
 
@@ -107,18 +112,33 @@ class Lane:
         if self._waiting < 0 and (self._threads < self.limit or _get_ident() in _workers):
             self._threads += 1
             self._waiting += 1
-            start_native_thread(self._work, ())
+            try:
+                start_native_thread(self._work, ())
+            except RuntimeError:
+                self._threads -= 1
+                self._waiting -= 1
+                if not self._threads:  # else one of those that are there will make it
+                    call.cancel()
+                    raise
         return call
 
     def run(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Make the call in a native thread and wait; killed before it began, it is not made.
 
         A call from within another's thread is made there and then, or, if that thread has a loop of its
-        own, may start a thread over the limit: those of the lane may all be waiting for it.
+        own, may start a thread over the limit: those of the lane may all be waiting for it.  While the
+        interpreter ends, and no thread can be started, the call is made there and then, too.
         """
         if _get_ident() in _workers and core.loop_here() is None:
             return fn(*args, **kwargs)
-        call = self.submit(fn, args, kwargs)
+        try:
+            call = self.submit(fn, args, kwargs)
+        except RuntimeError as exc:
+            if not is_ending(exc):
+                raise
+            call = None
+        if call is None:  # as if nothing were patched, for the sake of atexit functions
+            return fn(*args, **kwargs)
         try:
             return call.get()
         except BaseException:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evergreen import _drivers
+from evergreen import _asyncio, _drivers
 from evergreen import _evergreen_c as core
 from evergreen._copies import c_module, execute, wait_for_tstate_lock
 
@@ -37,6 +37,7 @@ _GROUPS = {
     "posix": "os",
     "fcntl": "os",
     "signal": "os",
+    "syslog": "os",
     "subprocess": "os",
     "io": "os",
     "_io": "os",
@@ -103,6 +104,7 @@ def _apply(groups: set[str], on: bool) -> None:
 def _follow() -> None:
     on = is_patched("_thread")
     core.thread_follow(on)
+    _asyncio.follow(is_patched("_asyncio"))
     if is_patched("os"):
         core.file_follow()
     _drivers.follow(is_patched("select"))

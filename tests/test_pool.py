@@ -415,8 +415,18 @@ def test_tasks_of_the_pool_may_use_it_while_there_is_room(hub):
 
 
 def test_a_pool_of_a_thousand(hub):
-    meter = Meter()
-    assert Pool(1000).map(meter, range(3000)) == list(range(3000))
+    full, meter = Event(), Meter()
+
+    def work(n):
+        meter.now += 1
+        meter.most = max(meter.most, meter.now)
+        if meter.now == 1000:
+            full.set()
+        full.wait()
+        meter.now -= 1
+        return n
+
+    assert Pool(1000).map(work, range(3000)) == list(range(3000))
     assert meter.most == 1000
 
 

@@ -27,17 +27,31 @@ MODULES = (
     "call_soon",
     "locks",
     "queues",
+    "channel",
     "ring",
     "events",
     "timeouts",
+    "timers",
+    "timers_fire",
+    "signals",
     "locals",
     "waiters",
     "memory",
     "growth",
     "latency_timer",
     "latency_socket",
+    "cold_read",
     "blocking",
     "echo",
+    "tls",
+    "udp",
+    "accept",
+    "idle",
+    "sockets",
+    "recv_ready",
+    "startup",
+    "patched",
+    "crawl",
 )
 
 
@@ -48,6 +62,7 @@ class Workload:
     counts: how many operations a measurement consists of; each count has processes of its own.
     options: passed on to the adapter, where one module serves several workloads.
     warm_up: the count of the unmeasured call that comes first in each process.
+    quick: whether a quick run has it.
     """
 
     name: str
@@ -57,6 +72,7 @@ class Workload:
     meter: type[Meter] = Clock
     options: dict = field(default_factory=dict)
     warm_up: int = 1_000
+    quick: bool = True
 
 
 def all_workloads() -> dict[str, tuple[Workload, dict[str, Callable]]]:

@@ -10,7 +10,11 @@ from workloads import Workload
 
 WORKLOADS = (
     Workload(
-        "growth", "spawn, park, wake, join, as the number grows", per="task", counts=(50_000, 1_000_000)
+        "growth",
+        "spawn, park, wake, join, as the number grows",
+        per="task",
+        counts=(50_000, 1_000_000),
+        quick=False,
     ),
 )
 

@@ -4,6 +4,8 @@ Alone nobody waits, so it is the cost of the two calls.  Contended, each holder 
 others queue: it is the cost of handing the lock on.
 """
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (
@@ -92,3 +94,30 @@ async def on_asyncio(count, meter, kind, tasks=0):
         turning = [asyncio.create_task(turn()) for _ in range(tasks)]
         for task in turning:
             await task
+
+
+def on_threads(count, meter, kind, tasks=0):
+    import threading
+    from os import sched_yield
+
+    def turn():
+        for _ in range(count // tasks):
+            with lock:
+                sched_yield()
+
+    lock = getattr(threading, kind)()
+    if not tasks:
+        with meter:
+            alone(count, lock)
+        return
+    with meter:
+        turning = [threading.Thread(target=turn) for _ in range(tasks)]
+        for thread in turning:
+            thread.start()
+        for thread in turning:
+            thread.join()
+
+
+def on_go(count, meter, kind, tasks=0):
+    # Go has no semaphore: a channel with room for one stands for it
+    work(meter, "lock100" if tasks else "lock" if kind == "Lock" else "queue", count, tasks)

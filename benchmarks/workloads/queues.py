@@ -3,6 +3,8 @@
 Alone nobody waits; with room for one, each item is a wait of the producer and one of the consumer.
 """
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (
@@ -71,3 +73,27 @@ async def on_asyncio(count, meter, maxsize):
         for _ in range(count):
             await items.get()
         await task
+
+
+def on_threads(count, meter, maxsize):
+    from queue import Queue
+    from threading import Thread
+
+    def produce():
+        for number in range(count):
+            items.put(number)
+
+    items = Queue(maxsize)
+    with meter:
+        if not maxsize:
+            alone(count, items.put, items.get)
+            return
+        thread = Thread(target=produce)
+        thread.start()
+        for _ in range(count):
+            items.get()
+        thread.join()
+
+
+def on_go(count, meter, maxsize):
+    work(meter, "queue1" if maxsize else "queue", count, maxsize)

@@ -4,6 +4,8 @@ gevent and asyncio have no rendezvous of their own; a queue with room for one it
 Queue with none) is the nearest.
 """
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (Workload("ring", "token around a ring of 1,000 tasks", per="hop", counts=(100_000,)),)
@@ -63,3 +65,7 @@ async def on_asyncio(count, meter):
     for task in tasks:
         task.cancel()
     await wait(tasks)
+
+
+def on_go(count, meter):
+    work(meter, "ring", count, SIZE)

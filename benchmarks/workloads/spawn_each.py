@@ -1,5 +1,7 @@
 """Start a task and join it, one after the other: what it costs to hand a single job to a task."""
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (Workload("spawn_each", "spawn + join, one after the other", per="task", counts=(20_000,)),)
@@ -51,3 +53,20 @@ def on_greenlet(count, meter):
     with meter:
         for _ in range(count):
             greenlet(job).switch()
+
+
+def on_threads(count, meter):
+    from threading import Thread
+
+    def nothing():
+        pass
+
+    with meter:
+        for _ in range(count):
+            thread = Thread(target=nothing)
+            thread.start()
+            thread.join()
+
+
+def on_go(count, meter):
+    work(meter, "spawn_each", count)

@@ -1,5 +1,7 @@
 """Start many tasks at once, then join them all: what a burst of small jobs costs."""
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (Workload("spawn_join", "spawn + join, 25,000 at once", per="task", counts=(25_000,)),)
@@ -56,3 +58,7 @@ def on_greenlet(count, meter):
         tasks = [greenlet(job) for _ in range(count)]
         for task in tasks:
             task.switch()
+
+
+def on_go(count, meter):
+    work(meter, "spawn_join", count)

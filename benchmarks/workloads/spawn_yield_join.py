@@ -3,6 +3,8 @@
 Every task is alive when the first one goes on, so none can take over the greenlet of another.
 """
 
+from programs import work
+
 from workloads import Workload
 
 WORKLOADS = (
@@ -71,3 +73,7 @@ def on_greenlet(count, meter):
         for _ in range(2):
             for task in tasks:
                 task.switch()
+
+
+def on_go(count, meter):
+    work(meter, "spawn_yield_join", count)

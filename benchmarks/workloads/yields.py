@@ -1,7 +1,10 @@
 """Tasks that only yield to each other: what a switch costs.
 
-Between two tasks everything stays in the processor's caches; among 1,000 it does not.
+Between two tasks everything stays in the processor's caches; among 1,000 it does not.  greenlet_c is the bare
+switch between greenlets whose bodies are in C (``native/switch.c``): a floor.
 """
+
+from programs import switch, work
 
 from workloads import Workload
 
@@ -78,3 +81,13 @@ def on_greenlet(count, meter, tasks):
         task.switch((number + 1) % tasks)
     with meter:
         ring[0].switch()  # returns when the first has had all its turns
+
+
+def on_greenlet_c(count, meter, tasks):
+    turns = switch().turns
+    with meter:
+        turns(tasks, count)
+
+
+def on_go(count, meter, tasks):
+    work(meter, "yield", count, tasks)

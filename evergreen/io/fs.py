@@ -30,6 +30,7 @@ import stat as _stat
 import struct
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -56,6 +57,7 @@ from evergreen._evergreen_c import fs_mkdir as mkdir
 from evergreen._evergreen_c import fs_mkdtemp as mkdtemp
 from evergreen._evergreen_c import fs_mkstemp as mkstemp
 from evergreen._evergreen_c import fs_open as open
+from evergreen._evergreen_c import fs_opendir as opendir
 from evergreen._evergreen_c import fs_read as read
 from evergreen._evergreen_c import fs_readinto as readinto
 from evergreen._evergreen_c import fs_readlink as readlink
@@ -73,12 +75,14 @@ from evergreen._evergreen_c import fs_write as write
 __all__ = [
     "Change",
     "DirEntry",
+    "Directory",
     "FSRequest",
     "Watch",
     "access",
     "chmod",
     "chown",
     "close",
+    "closedir",
     "copyfile",
     "fchmod",
     "fchown",
@@ -86,6 +90,7 @@ __all__ = [
     "fstat",
     "fsync",
     "ftruncate",
+    "futime",
     "lchown",
     "link",
     "listdir",
@@ -94,7 +99,9 @@ __all__ = [
     "mkdtemp",
     "mkstemp",
     "open",
+    "opendir",
     "read",
+    "readdir",
     "readinto",
     "readlink",
     "realpath",
@@ -128,15 +135,34 @@ def utime(
     *times* is (atime, mtime) in seconds since the epoch, *ns* the same in nanoseconds (utimensat(2),
     `os.utime`).  ValueError: both were given.
     """
+    atime, mtime = _nanoseconds("utime", times, ns)
+    return core.fs_utime_ns(path, atime, mtime, int(follow_symlinks), callback=callback)
+
+
+def futime(
+    fd: core._Descriptor,
+    times: tuple[float, float] | None = None,
+    *,
+    ns: tuple[int, int] | None = None,
+    callback: Callable[[FSRequest], object] | None = None,
+) -> Any:
+    """Do what `utime` does, with an open file (futimens(3))."""
+    atime, mtime = _nanoseconds("futime", times, ns)
+    return core.fs_futime_ns(fd, atime, mtime, callback=callback)
+
+
+def _nanoseconds(
+    function: str, times: tuple[float, float] | None, ns: tuple[int, int] | None
+) -> tuple[int, int]:
     if times is not None and ns is not None:
-        raise ValueError("utime() takes times or ns, not both")
+        raise ValueError(f"{function}() takes times or ns, not both")
     if times is not None:
         atime, mtime = (round(seconds * 1_000_000_000) for seconds in times)
-    elif ns is not None:
-        atime, mtime = ns
-    else:
-        atime = mtime = time.time_ns()
-    return core.fs_utime_ns(path, atime, mtime, int(follow_symlinks), callback=callback)
+        return atime, mtime
+    if ns is not None:
+        return ns
+    now = time.time_ns()
+    return now, now
 
 
 # ---- directories ---------------------------------------------------------------------------------
@@ -222,6 +248,71 @@ class Entries(Iterator[DirEntry[AnyStr]]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+_PART = 32768  # bytes of a directory's records that are read at a time: some hundred names
+
+
+class Directory(Iterator[DirEntry[AnyStr]]):
+    """An open directory, whose entries are read in parts, in the file system's order: what `opendir` returns.
+
+    For directories that are too large for `scandir`, which reads them whole.  Iterate over it, or call
+    `readdir`.
+    """
+
+    def __init__(self, path: AnyStr, fd: int) -> None:
+        self.path: AnyStr = path
+        self._fd = fd
+        self._part: Iterator[DirEntry[AnyStr]] = iter(())
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._fd < 0
+
+    def fileno(self) -> int:
+        """Return the descriptor; ValueError: it was closed."""
+        if self._fd < 0:
+            raise ValueError("I/O operation on closed directory")
+        return self._fd
+
+    def __next__(self) -> DirEntry[AnyStr]:
+        for entry in self._part:
+            return entry
+        self._part = iter(readdir(self))
+        return next(self._part)
+
+    def close(self) -> None:
+        """Close it.  Harmless twice."""
+        if self._fd >= 0:
+            closedir(self)
+
+    def __enter__(self) -> Directory[AnyStr]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            warnings.warn(f"unclosed {self!r} of fd {fd}", ResourceWarning, stacklevel=2, source=self)
+            os.close(fd)
+
+    def __repr__(self) -> str:
+        return f"<Directory {self.path!r}{' closed' if self.closed else ''}>"
+
+
+def readdir(directory: Directory[AnyStr], *, callback: Callable[[FSRequest], object] | None = None) -> Any:
+    """Return a list of the next `DirEntry` objects of an open directory; an empty one at the end."""
+    return core.fs_readdir_fd(directory.path, directory.fileno(), _PART, callback=callback)
+
+
+def closedir(directory: Directory[Any], *, callback: Callable[[FSRequest], object] | None = None) -> Any:
+    """Close an open directory."""
+    fd = directory.fileno()
+    directory._fd = -1
+    return close(fd, callback=callback)
 
 
 # ---- changes -------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def _handle(server: StreamServer, connection: Any) -> None:
             server.handle_connection(connection)
             return
         handler(connection)
-        if not connection.closed:
+        if connection.unsent:  # else there is at most an error that the handler was told
             connection.flush()
     except BaseException as exc:
         dropped = server._closed and connection.closed  # the server has closed it under the handler

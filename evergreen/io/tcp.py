@@ -99,6 +99,10 @@ class TCPServer(StreamServer):
 
     connection_cls = TCPConnection
     error_cls = TCPError
+    _nodelay = False  # whether connections have it from the listening socket
+
+    def _attach(self, connection: Any, fd: int) -> None:
+        connection._attach(fd, self._nodelay)
 
     def bind(self, address: Address, *, reuse_port: bool = False, ipv6_only: bool = False) -> None:
         """Take (host, port); port 0 is any free one, which `sockname` then tells.
@@ -120,13 +124,14 @@ class TCPServer(StreamServer):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             sock.bind(where)
             sock.listen(socket.SOMAXCONN)
         except OSError as exc:
             sock.close()
             raise TCPError(exc.errno, f"{exc.strerror}: {address[0]} port {address[1]}") from None
-        self._socket = sock
+        self._socket, self._nodelay = sock, True
 
     @property
     def sockname(self) -> Address:

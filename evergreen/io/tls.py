@@ -18,6 +18,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
+from evergreen._evergreen_c import _TLSMessages
 from evergreen.io.stream import _incomplete_read
 from evergreen.io.tcp import Address, TCPClient, TCPConnection, TCPServer
 from evergreen.locks import Lock
@@ -32,10 +33,10 @@ LINE_LIMIT = 1024 * 1024
 
 _CIPHERTEXT = 65536  # bytes that are received at a time
 _AT_ONCE = 262144  # bytes that are encrypted before they are sent
-_PLAINTEXT = 65536  # bytes that are decrypted at a time; records have 16 KiB at most
+_RECORD = 16384  # bytes: no more is decrypted at a time (RFC 8446, 5.1)
 
 
-class TLSStream:
+class TLSStream(_TLSMessages):
     """An encrypted stream over another one; it reads and writes like any stream.
 
     The handshake is done by the first read or write, or by `do_handshake`.  The exceptions are those of
@@ -70,6 +71,9 @@ class TLSStream:
             server_hostname=server_hostname,
             session=session,
         )
+        # What ssl.SSLObject.read() and write() call: a frame less for each message.
+        inner = self._tls._sslobj  # type: ignore[attr-defined]
+        self._decrypt, self._encrypt, self._pending = inner.read, inner.write, inner.pending
         self._handshake_timeout = handshake_timeout
         self._shutdown_timeout = shutdown_timeout
         self._suppress_ragged_eofs = suppress_ragged_eofs
@@ -100,26 +104,34 @@ class TLSStream:
             else:
                 self._incoming.write_eof()
 
+    def _met(self, exc: BaseException) -> bool:
+        """What a step of TLS has raised: return whether to try again, with what TLS wants; False: the end."""
+        if isinstance(exc, ssl.SSLWantReadError):
+            self._send()
+            self._receive()
+            return True
+        closed = isinstance(exc, ssl.SSLZeroReturnError)
+        if closed and self._ready and not self._incoming.eof:
+            self._send()
+            return False
+        if closed or isinstance(exc, ssl.SSLEOFError):  # the first is what 3.11.2 calls this end, too
+            if self._suppress_ragged_eofs and self._ready:
+                return False
+            if closed:
+                text = "EOF occurred in violation of protocol"
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, text) from exc
+        elif isinstance(exc, ssl.SSLError):
+            self._send_alert()
+        raise exc
+
     def _do(self, step: Callable[..., Any], *args: Any) -> Any:
         """Take one step of TLS, sending and receiving what it wants.  At the end of data, return None."""
         while True:
             try:
-                result = step(*args)
-            except ssl.SSLWantReadError:
-                self._send()
-                self._receive()
-            except ssl.SSLZeroReturnError:
-                self._send()
-                return None
-            except ssl.SSLEOFError:
-                if not self._suppress_ragged_eofs or not self._ready:
-                    raise
-                return None
-            except ssl.SSLError:
-                self._send_alert()
-                raise
-            else:
-                return result
+                return step(*args)
+            except ssl.SSLError as exc:
+                if not self._met(exc):
+                    return None
 
     def _send_alert(self) -> None:
         """Tell the peer what is wrong, if it still listens."""
@@ -154,7 +166,7 @@ class TLSStream:
         """Decrypt some more; return False at the end."""
         if self._ended:
             return False
-        data = self._do(self._tls.read, _PLAINTEXT)
+        data = self._do(self._decrypt, _RECORD)
         if not data:
             self._ended = True
             return False
@@ -174,42 +186,23 @@ class TLSStream:
 
     def _begin(self) -> None:
         self.do_handshake()
-        self._check_open()
-
-    def _check_open(self) -> None:
         if self._stream.closed and not self._plain:
             raise OSError(errno.EBADF, "stream is closed")
 
-    def read(self, n: int = -1, /) -> bytes:
-        """Return up to n bytes: what has come in, waiting only while that is nothing.
-
-        ``b""`` means that the peer has ended its side.  Without n, or if it is negative, return all that
-        comes until then; OSError EMSGSIZE if that is more than 100 MiB.
-        """
+    def _read(self, n: int) -> bytes:
+        """What read() does in C if the handshake is done and nothing waits; else it calls this."""
         self._begin()
         with self._reading:
-            if n < 0:
-                while self._fill():
-                    self._check_limit(LIMIT)
-                return self._take(len(self._plain))
-            if n == 0:
-                return b""
-            if not self._plain:
-                data = self._read_some(n)
-                return data if data is not None else self._take(n)
-            return self._take(n)
+            return self._read_in_turn(n)
 
-    def _read_some(self, n: int) -> bytes | None:
-        """Decrypt straight into what the caller gets, if nothing waits; None: use the buffer."""
-        if self._ended:
-            return b""
-        data: bytes | None = self._do(self._tls.read, n)
-        if self._outgoing.pending:
-            self._send()
-        if not data:
-            self._ended = True
-            return b""
-        return data
+    def _read_in_turn(self, n: int) -> bytes:
+        if n < 0:
+            while self._fill():
+                self._check_limit(LIMIT)
+            return self._take(len(self._plain))
+        if n and not self._plain:
+            self._fill()
+        return self._take(n)
 
     def readinto(self, buffer: Any, /) -> int:
         """Read into a writable buffer what has come in; return the number of bytes, 0 at the end."""
@@ -310,17 +303,14 @@ class TLSStream:
 
     # ---- writing ----------------------------------------------------------------------------------
 
-    def write(self, data: Any, /) -> bool:
-        """Encrypt and write bytes, waiting while too much is unsent.
-
-        Return True if the kernel has taken everything, False if some is still to be sent.
-        """
+    def _write(self, data: Any) -> bool:
+        """What write() does in C for bytes that one record holds; else it calls this."""
         self.do_handshake()
         if self._stream.closed or self._shut:
             raise OSError(errno.EPIPE, "stream is closed or shut down")
         view, sent = memoryview(data).cast("B"), True
         while len(view):
-            view = view[self._do(self._tls.write, view[:_AT_ONCE]) :]
+            view = view[self._do(self._encrypt, view[:_AT_ONCE]) :]
             sent = self._send()  # a task that is killed there has written this part
         return sent
 

@@ -3,15 +3,18 @@
 import errno
 import gc
 import os
+import random
 import resource
+import select
 import socket
 import threading
+import warnings
 import weakref
 
 import pytest
-from helpers import native_sleep, output_of, pass_time, settle
+from helpers import in_thread, native_sleep, output_of, pass_time, settle
 
-from evergreen import EventLoop, TaskExit, _policy, sleep, spawn
+from evergreen import EventLoop, TaskExit, _policy, patcher, sleep, spawn
 from evergreen import _evergreen_c as core
 
 READ, WRITE = 1, 2
@@ -204,6 +207,25 @@ def test_a_number_that_means_another_file_by_now_is_watched_anew(hub):
         assert task.result() is True
         for fd in {read, write, number}:
             os.close(fd)
+
+
+def test_who_waited_for_a_number_that_means_another_file_by_now_is_told(hub):
+    read, write = os.pipe()
+    first = spawn(core.wait_fd, read, READ)
+    settle()
+    os.close(read)  # behind our back: nothing is patched
+    again, other = os.pipe()
+    assert again == read
+    second = spawn(core.wait_fd, again, READ)
+    settle()
+    with pytest.raises(OSError) as caught:
+        first.result(10)
+    assert caught.value.errno == errno.EBADF
+    assert second.is_alive()
+    os.write(other, b"x")
+    assert second.result(10) is True
+    for number in (again, write, other):
+        os.close(number)
 
 
 def test_a_closed_number_used_for_a_regular_file_is_ready(hub, tmp_path):
@@ -516,3 +538,110 @@ def test_readiness_that_came_with_a_deadline_counts(hub, pair):
     pass_time()
     assert task.result() is True
     sleep(0)
+
+
+# ---- numbers that are used again ---------------------------------------------------------------
+
+
+class End:
+    """One end of a connection, its number, and a task that waits for it."""
+
+    WAYS = {
+        "recv": lambda end: end.sock.recv(64),
+        "recvfrom": lambda end: end.sock.recvfrom(64)[0],
+        "recv_into": lambda end: end.into(end.sock.recv_into(end.buffer)),
+        "read": lambda end: os.read(end.number, 64),
+        "select": lambda end: select.select([end.number], [], []) and os.read(end.number, 64),
+        "poll": lambda end: end.poll() and os.read(end.number, 64),
+    }
+
+    def __init__(self, way, name):
+        self.sock, self.peer = socket.socketpair()
+        self.number, self.name, self.buffer = self.sock.fileno(), name, bytearray(64)
+        self.uses_sock = way.startswith("recv")
+        self.task = spawn(self.WAYS[way], self)
+        settle()
+        assert self.task.is_alive()
+
+    def into(self, size):
+        return bytes(self.buffer[:size])
+
+    def poll(self):
+        poller = select.poll()
+        poller.register(self.number, select.POLLIN)
+        return poller.poll()
+
+
+def close_behind(end):
+    os.close(end.number)
+    end.sock.detach()
+
+
+def close_by_heir(end):
+    with open(os.devnull) as file:
+        os.dup2(file.fileno(), end.number)  # closes what was there
+    end.sock.close()
+
+
+def close_by_finaliser(end):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        end.sock = None
+        gc.collect()
+
+
+CLOSES = {
+    "close": lambda end: end.sock.close(),
+    "detach": lambda end: os.close(end.sock.detach()),
+    "range": lambda end: (os.closerange(end.number, end.number + 1), end.sock.detach()),
+    "behind": close_behind,
+    "heir": close_by_heir,
+    "finaliser": close_by_finaliser,
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_numbers_that_are_closed_and_used_again_under_who_waits_for_them(hub, seed):
+    dice, ends, before = random.Random(seed), [], set()
+    reused = 0
+
+    def a_new_one(step):
+        end = End(dice.choice([*End.WAYS]), b"%d.%d" % (seed, step))
+        ends.append(end)
+        nonlocal reused
+        reused += end.number in before
+
+    with patcher.patched(socket=True, os=True, select=True):
+        for step in range(150):
+            while len(ends) < 6:
+                a_new_one(step)
+            end = ends.pop(dice.randrange(len(ends)))
+            what = dice.choice(["send", "kill", *CLOSES, *CLOSES])
+            if what == "send":
+                in_thread(end.peer.send, end.name) if dice.random() < 0.5 else end.peer.send(end.name)
+                assert end.task.result(10) == end.name
+            elif what == "kill":
+                end.task.kill()
+                end.task.join()
+            else:
+                if what == "finaliser" and end.uses_sock:
+                    what = "close"
+                how = dice.choice(
+                    [lambda close, end: close(end), in_thread, lambda *args: spawn(*args).join()]
+                )
+                how(CLOSES[what], end)
+                before.add(end.number)
+                if dice.random() < 0.7:
+                    a_new_one(step)  # it most likely has the same number
+                with pytest.raises(OSError) as caught:
+                    end.task.result(10)
+                assert caught.value.errno == errno.EBADF
+            if end.sock is not None:
+                end.sock.close()
+            end.peer.close()
+        for end in ends:  # whoever still waits does so for its own
+            end.peer.send(end.name)
+            assert end.task.result(10) == end.name
+            end.sock.close()
+            end.peer.close()
+    assert reused > 20

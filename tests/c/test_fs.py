@@ -193,6 +193,16 @@ def test_the_rest_of_the_table(tmp_path):
     assert b.stat().st_mtime_ns > a.stat().st_ctime_ns - 10**9
     with pytest.raises(ValueError):
         fs.utime(b, (1, 2), ns=(1, 2))
+    with open(b) as opened:
+        fs.futime(opened, (3.5, 4.5))
+        assert (b.stat().st_atime, b.stat().st_mtime) == (3.5, 4.5)
+        fs.futime(opened, ns=(-1, 6))
+        assert (b.stat().st_atime_ns, b.stat().st_mtime_ns) == (-1, 6)
+        fs.futime(opened)
+        assert b.stat().st_mtime_ns > a.stat().st_ctime_ns - 10**9
+    with pytest.raises(OSError) as closed:
+        fs.futime(10**6)
+    assert closed.value.errno == errno.EBADF
     assert fs.access(b, os.R_OK | os.W_OK) is True
     assert fs.access(tmp_path / "nowhere", os.F_OK) is False
     fs.chown(b, -1, os.getgid())
@@ -674,6 +684,11 @@ def test_every_kind_of_result_comes_to_a_callback(tmp_path):
     assert call(fs.listdir, tmp_path).result == ["file"]
     assert [entry.name for entry in call(fs.scandir, tmp_path).result] == ["file"]
     assert call(fs.access, tmp_path, os.R_OK).result is True
+    directory = call(fs.opendir, tmp_path).result
+    assert [entry.name for entry in call(fs.readdir, directory).result] == ["file"]
+    assert call(fs.readdir, directory).result == []
+    assert call(fs.closedir, directory).result is None
+    assert directory.closed
     read_end, write_end = os.pipe()
     os.write(write_end, b"pipe")
     assert call(fs.read, read_end, 10).result == b"pipe"

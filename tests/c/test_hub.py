@@ -563,3 +563,34 @@ def test_a_pipe_written_by_a_child_process_wakes_the_hub(hub):
     assert os.read(read, 10) == b"x\n"
     child.wait()
     os.close(read)
+
+
+def compute_past(hub, moment):
+    while hub.time() < moment:
+        pass
+
+
+def test_a_deadline_that_passed_goes_ahead_of_who_was_ready_before(hub):
+    order = []
+    moment = hub.time() + 0.005
+    sleeper = spawn(lambda: (sleep(moment - hub.time()), order.append("sleeper")))
+    hub.call_at(moment, order.append, "callback")
+    sleep(0)  # it sleeps
+    tasks = [spawn(order.append, number) for number in range(50)]
+    compute_past(hub, moment + 0.002)
+    for task in [sleeper, *tasks]:
+        task.join()
+    assert max(order.index("sleeper"), order.index("callback")) <= 4
+    assert [entry for entry in order if isinstance(entry, int)] == list(range(50))
+
+
+def test_deadlines_that_passed_take_turns_with_who_was_ready_before(hub):
+    order = []
+    moment = hub.time() + 0.02
+    late = [spawn(lambda: (sleep(moment - hub.time()), order.append("late"))) for _ in range(100)]
+    sleep(0)
+    ready = [spawn(order.append, "ready") for _ in range(100)]
+    compute_past(hub, moment + 0.002)
+    for task in late + ready:
+        task.join()
+    assert 40 <= order[:100].count("ready") <= 60

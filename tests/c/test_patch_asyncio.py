@@ -1,7 +1,9 @@
 """patch_asyncio.c: loops of asyncio run in tasks, beside each other."""
 
 import asyncio
+import contextlib
 import gc
+import selectors
 import sys
 import threading
 import time
@@ -136,6 +138,74 @@ def test_streams_executors_and_children_work_beside_other_tasks(patched):
         assert task.result() == (b"hello\n", 7, b"world", 0)
 
 
+class Impatient(selectors.BaseSelector):
+    """It waits for nothing."""
+
+    def __init__(self):
+        self.keys = {}
+
+    def register(self, fileobj, events, data=None):
+        self.keys[fileobj] = key = selectors.SelectorKey(fileobj, fileobj, events, data)
+        return key
+
+    def unregister(self, fileobj):
+        return self.keys.pop(fileobj)
+
+    def select(self, timeout=None):
+        return []
+
+    def get_map(self):
+        return self.keys
+
+
+def test_a_loop_that_never_waits_lets_others_run(patched):
+    with contextlib.closing(asyncio.SelectorEventLoop(Impatient())) as loop:
+        future = loop.create_future()
+        task = spawn(loop.call_soon_threadsafe, future.set_result, 7)
+        assert loop.run_until_complete(future) == 7
+        assert loop.run_until_complete(loop.run_in_executor(None, lambda: 8)) == 8
+        loop.run_until_complete(loop.shutdown_default_executor())
+    task.join()
+
+
+def test_a_task_whose_loop_never_waits_can_be_killed(patched):
+    with contextlib.closing(asyncio.SelectorEventLoop(Impatient())) as loop:
+        task = spawn(loop.run_until_complete, loop.create_future())
+        sleep(0)
+        task.kill()
+        task.join()
+        assert not loop.is_running()
+
+
+def test_the_turns_of_loops_are_native_again_when_unpatched(hub):
+    native = asyncio.BaseEventLoop._run_once
+    with patcher.patched():
+        assert asyncio.BaseEventLoop._run_once is not native
+        with patcher.patched():
+            asyncio.run(nap())
+        asyncio.run(nap())
+    assert asyncio.BaseEventLoop._run_once is native
+    asyncio.run(nap())
+
+
+def test_a_turn_that_somebody_has_put_around_ours_stays(hub, monkeypatch):
+    turns = []
+
+    def counted(loop, beneath):
+        turns.append(loop)
+        beneath(loop)
+
+    with patcher.patched():
+        beneath = asyncio.BaseEventLoop._run_once
+        monkeypatch.setattr(asyncio.BaseEventLoop, "_run_once", lambda loop: counted(loop, beneath))
+    with patcher.patched():
+        asyncio.run(nap())
+    asyncio.run(nap())
+    assert turns
+    monkeypatch.undo()  # what it puts back is ours
+    patcher.unpatch()
+
+
 def test_unpatching_while_a_loop_runs_is_harmless(hub):
     async def work():
         with patcher.patched():
@@ -145,6 +215,48 @@ def test_unpatching_while_a_loop_runs_is_harmless(hub):
 
     assert asyncio.run(work())
     assert asyncio._get_running_loop() is None
+    sleep(0.001)
+    assert asyncio._get_running_loop() is None
+    with patcher.patched():
+        sleep(0.001)
+        assert asyncio._get_running_loop() is None
+
+
+def test_a_loop_that_ran_before_the_patch_is_not_that_of_other_tasks(hub):
+    async def work():
+        loop = asyncio.get_running_loop()
+        with patcher.patched():
+            task = spawn(asyncio._get_running_loop)
+            await nap()
+            assert asyncio.get_running_loop() is loop
+            assert task.result() is None
+            sleep(0.001)  # the task waits, inside its loop
+        assert asyncio.get_running_loop() is loop
+
+    asyncio.run(work())
+    assert asyncio._get_running_loop() is None
+
+
+def test_a_loop_that_ran_before_there_was_a_hub_is_not_that_of_tasks():
+    out = output_of(
+        """
+        import asyncio
+        from evergreen import patcher, _evergreen_c as core
+
+        async def inner():
+            return asyncio.get_running_loop()
+
+        async def outer():
+            assert core.loop_here() is None
+            running = asyncio.get_running_loop()
+            other = await asyncio.to_thread(asyncio.run, inner())
+            return other is not running and asyncio.get_running_loop() is running
+
+        patcher.patch()
+        print(asyncio.run(outer()), core.loop_here() is not None)
+        """
+    )
+    assert out == "True True\n"
 
 
 def test_asyncio_imported_after_the_patch_is_patched():

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import pass_time, settle
+from helpers import output_of, pass_time, run_python, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -123,6 +123,64 @@ def test_a_try_neither_waits_nor_lets_others_run(patched, make, args):
     assert not ran
     task.join()
     end(holder)
+
+
+def try_and_release(lock):
+    lock.acquire(False)
+    lock.release()
+
+
+@pytest.mark.parametrize("make", LOCKS)
+@pytest.mark.parametrize("poll", [try_and_release, lambda lock: lock.__enter__() and lock.__exit__()])
+def test_who_polls_a_free_lock_lets_others_run_in_time(patched, make, poll):
+    lock, done, end = make(), [], time.monotonic() + 10
+    task = spawn(lambda: (sleep(0.001), done.append(1)))
+    while not done:
+        poll(lock)
+        assert time.monotonic() < end
+    task.join()
+
+
+def test_who_polls_a_taken_lock_lets_its_owner_run(patched):
+    lock, end = threading.Lock(), time.monotonic() + 10
+    lock.acquire()
+    task = spawn(lock.release)
+    while not lock.acquire(False):
+        assert time.monotonic() < end
+    task.join()
+
+
+def test_a_kill_meets_who_polls_a_lock_at_its_next_wait(patched):
+    lock, others, polled = threading.Lock(), [], []
+
+    def poll():
+        while not others:
+            try_and_release(lock)
+        try_and_release(lock)
+        polled.append(1)
+        sleep(0)
+        polled.append(2)
+
+    task = spawn(poll)
+    spawn(lambda: (task.kill(), others.append(1)))
+    task.join()
+    assert polled == [1]
+
+
+def test_ctrl_c_ends_a_main_program_that_polls_a_lock():
+    child = run_python(
+        """
+        import os, signal, threading
+        from evergreen import patcher, spawn
+        patcher.patch()
+        lock = threading.Lock()
+        spawn(os.kill, os.getpid(), signal.SIGINT)
+        while True:
+            with lock:
+                pass
+        """
+    )
+    assert child.returncode == -2 and "KeyboardInterrupt" in child.stderr, child.stderr
 
 
 @pytest.mark.parametrize("make", LOCKS)
@@ -389,6 +447,62 @@ def test_a_lock_that_main_holds_stays_its_own_through_patch_and_unpatch(hub, mak
 
 
 @pytest.mark.parametrize("make", LOCKS)
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_is_released_after_unpatching_wakes_who_waited_before(hub, make, thread):
+    lock, taken = make(), Event()
+    patcher.patch(thread=True)
+    try:
+        if thread:
+            free = Event()
+            holder = native(lambda: (lock.acquire(), taken.set(), free.wait(), lock.release()))
+            taken.wait()
+        else:
+            lock.acquire()
+        first, second = parked(lock.acquire), parked(lambda: (lock.acquire(), lock.release()))
+    finally:
+        patcher.unpatch(thread=True)
+    if thread:
+        free.set()
+        holder.get()
+    else:
+        lock.release()
+    assert first.result(10) is True
+    second.kill()
+    second.join()
+
+
+def test_an_rlock_of_now_is_native_while_somebody_waits_for_one_of_before(hub):
+    before, now = threading.RLock(), threading.RLock()
+    with patcher.patched(thread=True):
+        before.acquire()
+        waiter = parked(before.acquire)
+
+    def natively():
+        with now, now:
+            pass
+        now.acquire()
+
+    spawn(natively).join()
+    now.release()  # natively it is the thread's, whichever task it is in
+    before.release()
+    assert waiter.result(10) is True
+
+
+def test_a_condition_is_notified_after_unpatching(hub):
+    condition = threading.Condition(threading.Lock())
+
+    def wait():
+        with condition:
+            return condition.wait()
+
+    with patcher.patched(thread=True):
+        waiter = parked(wait)
+    with condition:
+        condition.notify()
+    assert waiter.result(10) is True
+
+
+@pytest.mark.parametrize("make", LOCKS)
 def test_what_a_native_thread_releases_wakes_a_task_at_once(patched, make):
     lock, taken, go = make(), threading.Event(), patcher.original("threading").Event()
 
@@ -453,6 +567,101 @@ def test_native_threads_and_tasks_exclude_each_other(patched, make):
         call.get()
     assert total == [1200]
     assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_gets_what_tasks_contend_for(patched, make):
+    lock, got, end = make(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with lock:
+                assert time.monotonic() < end
+                sleep(0)
+
+    def take():
+        for _ in range(20):
+            with lock:
+                pass
+        got.append(1)
+
+    tasks = [spawn(contend) for _ in range(2)]
+    call = native(take)
+    for task in tasks:
+        task.result()
+    call.get()
+    assert is_free(lock)
+
+
+@pytest.mark.parametrize("make", LOCKS)
+def test_a_native_thread_waits_for_a_time(patched, make):
+    lock = make()
+    with lock:
+        assert native(lock.acquire, True, 0.003).get() is False
+    assert native(lambda: lock.acquire(True, 30) and (lock.release(), True)[1]).get() is True
+    assert is_free(lock)
+
+
+def test_a_native_thread_that_was_notified_gets_a_lock_that_tasks_contend_for(patched):
+    condition, waiting, got, end = threading.Condition(), Event(), [], time.monotonic() + 10
+
+    def contend():
+        while not got:
+            with condition:
+                assert time.monotonic() < end
+                condition.notify_all()
+                sleep(0)
+
+    def wait():
+        with condition:
+            waiting.set()
+            condition.wait()
+        got.append(1)
+
+    call = native(wait)
+    waiting.wait()
+    tasks = [spawn(contend) for _ in range(2)]
+    for task in tasks:
+        task.result()
+    call.get()
+
+
+@pytest.mark.parametrize("make", ["Lock", "RLock"])
+def test_a_forked_child_hands_no_lock_to_a_native_thread_that_is_not_there(make):
+    out = output_of(
+        """
+        import os, sys, threading
+        from evergreen import patcher, _threads
+        native_sleep = patcher.original("time").sleep
+        patcher.patch()
+        lock = getattr(threading, sys.argv[1])()
+        lock.acquire()
+        ids = []
+        take = lambda: (ids.append(threading.get_native_id()), lock.acquire(), lock.release())
+        call = _threads.Call(take, (), {})
+        _threads.start_native_thread(call.run, ())
+
+        def switches():
+            with open(f"/proc/self/task/{ids[0]}/status") as status:
+                return [line for line in status if "ctxt" in line or "State:\\tS" in line]
+
+        while not ids or len(before) < 3 or before != switches():
+            native_sleep(0.01)  # nobody has the GIL: who does not run meanwhile waits for the lock
+            before = switches() if ids else []
+            native_sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            lock.release()
+            print(lock.acquire(True, 5), flush=True)
+            os._exit(0)
+        lock.release()
+        os.waitpid(pid, 0)
+        call.get()
+        """,
+        make,
+        options=("-W", "ignore::DeprecationWarning"),  # of fork() beside threads
+    )
+    assert out == "True\n"
 
 
 @pytest.mark.parametrize("make", LOCKS)

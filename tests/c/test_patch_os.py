@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import syslog
 import threading
 import time
 import tty
@@ -439,6 +440,36 @@ def test_communicate_feeds_and_reads_at_once(patched):
 def test_the_timeout_of_a_child_holds(patched):
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run(["sleep", "60"], timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    "poll",
+    [
+        lambda pid: os.waitpid(pid, os.WNOHANG)[0],
+        lambda pid: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG),
+    ],
+)
+def test_who_polls_for_a_child_lets_others_run(patched, poll):
+    read, write = os.pipe()
+    child = subprocess.Popen(["cat"], stdin=read)
+    os.close(read)
+    task, end = spawn(lambda: (evergreen.sleep(0.001), os.close(write))), time.monotonic() + 10
+    while not poll(child.pid):
+        assert time.monotonic() < end
+    child.returncode = 0  # it is gone
+    task.join()
+
+
+@pytest.mark.parametrize("call", [lambda: syslog.syslog(syslog.LOG_DEBUG, "unseen"), syslog.openlog])
+def test_syslog_lets_other_tasks_run(patched, call):
+    mask = syslog.setlogmask(syslog.LOG_MASK(syslog.LOG_EMERG))
+    try:
+        others = spawn(lambda: None)
+        call()
+        assert not others.is_alive()
+    finally:
+        syslog.closelog()
+        syslog.setlogmask(mask)
 
 
 def test_system_and_popen_let_other_tasks_run(patched):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import Empty, SimpleQueue
 
 import pytest
-from helpers import pass_time, settle
+from helpers import in_thread, pass_time, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -53,6 +53,16 @@ def refusal(function, *args, **kwargs):
     with pytest.raises(Exception) as caught:
         function(*args, **kwargs)
     return caught.type, str(caught.value)
+
+
+def test_who_polls_an_empty_queue_lets_others_put(simple):
+    task, got, end = spawn(lambda: (sleep(0.001), simple.put(7))), None, time.monotonic() + 10
+    while not got:
+        try:
+            got = simple.get(False)
+        except Empty:
+            assert time.monotonic() < end
+    task.join()
 
 
 @pytest.mark.parametrize("put", ["put", "put_nowait"])
@@ -274,6 +284,16 @@ def test_a_task_tells_which_queue_it_waits_for(simple):
     kind, source, _, _ = task.waiting
     assert (kind, source) == ("queue", simple)
     end(task)
+
+
+@pytest.mark.parametrize("make", [SimpleQueue, queue.Queue, queue.LifoQueue])
+def test_what_is_put_after_unpatching_wakes_who_waited_before(hub, make):
+    simple = make()
+    with patcher.patched(thread=True):
+        first, second = parked(simple.get), parked(simple.get)
+    simple.put(1)
+    in_thread(simple.put, 2)
+    assert {first.result(10), second.result(10)} == {1, 2}
 
 
 def test_a_subclass_cooperates(patched):

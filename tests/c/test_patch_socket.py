@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import threading
+import time
 import tracemalloc
 
 import pytest
@@ -167,6 +168,72 @@ def test_a_datagram_is_received_whole_or_cut_as_the_size_says(patched):
             assert task.result() == data
             b.send(data)
             assert a.recv(10) == data[:10]
+
+
+DONTWAIT = socket.MSG_DONTWAIT
+LOCAL = socket.AF_UNIX, socket.SOCK_DGRAM
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("recv", (1, DONTWAIT)),
+        ("recv", (1, DONTWAIT | socket.MSG_PEEK)),
+        ("recv", (1, DONTWAIT | socket.MSG_WAITALL)),
+        ("recv_into", (bytearray(1), 1, DONTWAIT)),
+        ("recvfrom", (1, DONTWAIT)),
+        ("recvfrom", (1, DONTWAIT | socket.MSG_WAITALL)),
+        ("recvfrom_into", (bytearray(1), 1, DONTWAIT)),
+        ("recvmsg", (1, 0, DONTWAIT)),
+        ("recvmsg_into", ([bytearray(1)], 0, DONTWAIT)),
+    ],
+)
+def test_a_receiver_that_says_dontwait_does_not_wait(pair, name, args):
+    a, b = pair
+    with evergreen.fail_after(10):
+        assert refusal(getattr(a, name), *args)[0] is BlockingIOError
+    b.send(b"x")
+    assert getattr(a, name)(*args)
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("send", (b"x", DONTWAIT)),
+        ("sendall", (b"x", DONTWAIT)),
+        ("sendmsg", ([b"x"], (), DONTWAIT)),
+    ],
+)
+def test_a_sender_that_says_dontwait_does_not_wait(pair, name, args):
+    a, _ = pair
+    fill(a)
+    with evergreen.fail_after(10):
+        assert refusal(getattr(a, name), *args)[0] is BlockingIOError
+
+
+def test_a_datagram_that_says_dontwait_does_not_wait_for_room(patched, tmp_path):
+    with socket.socket(*LOCAL) as server, socket.socket(*LOCAL) as client:
+        server.bind(str(tmp_path / "server"))
+        with evergreen.fail_after(10), pytest.raises(BlockingIOError):
+            while True:
+                client.sendto(b"x", DONTWAIT, server.getsockname())
+
+
+@pytest.mark.parametrize("name", ["send", "sendmsg"])
+def test_a_stream_takes_what_fits_of_a_sender_that_says_dontwait(pair, name):
+    a, b = pair
+    data = bytes(1 << 22)
+    with evergreen.fail_after(10):
+        sent = a.send(data, DONTWAIT) if name == "send" else a.sendmsg([data], (), DONTWAIT)
+    assert 0 < sent < len(data)
+
+
+def test_dontwait_waits_where_the_socket_has_a_timeout(pair):
+    a, b = pair
+    a.settimeout(30)
+    task = parked(a.recv, 1, DONTWAIT)
+    b.send(b"x")
+    assert task.result() == b"x"
 
 
 def test_recv_with_msg_peek_leaves_the_data(pair):
@@ -490,6 +557,18 @@ def test_a_socket_that_is_always_ready_does_not_starve_other_tasks(pair):
         a.recv(1)
     assert len(turns) >= 2000 // 64
     task.kill()
+    task.join()
+
+
+def test_who_polls_a_non_blocking_socket_lets_others_run(pair):
+    a, b = pair
+    a.setblocking(False)
+    task, received, end = spawn(lambda: (evergreen.sleep(0.001), b.send(b"x"))), b"", time.monotonic() + 10
+    while not received:
+        try:
+            received = a.recv(1)
+        except BlockingIOError:
+            assert time.monotonic() < end
     task.join()
 
 
@@ -842,6 +921,25 @@ def test_connect_looks_up_names_in_a_thread(listener, lookups):
         client.connect(("localhost", port))
         assert client.getpeername() == (LOCALHOST, port)
     assert lookups == [b"localhost"]
+
+
+def test_bind_looks_up_names_in_a_thread(patched, lookups):
+    with socket.socket() as server:
+        others = spawn(server.gettimeout)
+        server.bind(("localhost", 0))
+        assert not others.is_alive()
+        assert server.getsockname()[0] == LOCALHOST
+    with socket.socket() as server, pytest.raises(socket.gaierror):
+        server.bind(("nowhere.invalid", 0))
+    assert lookups == [b"localhost", b"nowhere.invalid"]
+
+
+def test_bind_in_a_callback_looks_up_names_there(patched, lookups):
+    with socket.socket() as server:
+        patched.call_soon(server.bind, ("localhost", 0))
+        settle()
+        assert server.getsockname()[0] == LOCALHOST
+    assert lookups == []
 
 
 # ---- names ---------------------------------------------------------------------------------------------

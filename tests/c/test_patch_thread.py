@@ -146,6 +146,21 @@ def test_the_count_of_threads_counts_tasks(patched):
     assert _thread._count() == before
 
 
+def test_the_count_of_threads_leaves_out_those_of_the_pool():
+    out = output_of(
+        """
+        import _thread
+        from evergreen import offload, patcher, _evergreen_c as core
+        patcher.patch()
+        native_count = core.patch_native("_thread", "_count")
+        before = _thread._count()
+        in_pool = offload(_thread._count)
+        print(before, in_pool, _thread._count(), native_count())
+        """
+    )
+    assert out.split() == ["0", "0", "0", "1"]  # it stays there, idle
+
+
 def test_a_native_thread_without_a_loop_starts_native_threads(patched):
     def other():
         found = []
@@ -155,6 +170,60 @@ def test_a_native_thread_without_a_loop_starts_native_threads(patched):
         return threading.get_native_id(), found[0]
 
     assert len({threading.get_native_id(), *native(other).get()}) == 3
+
+
+def test_a_killed_join_of_a_native_thread_leaves_it_to_others(hub):
+    free = threading.Lock()
+    free.acquire()
+    thread = threading.Thread(target=free.acquire)
+    thread.start()
+    with patcher.patched(thread=True):
+        tasks = [spawn(thread.join) for _ in range(2)]
+        settle()
+        assert tasks[0].is_alive()
+        tasks[0].kill()
+        tasks[0].join()
+        late = spawn(thread.join, 0.001)
+        assert late.result(10) is None
+        assert thread.is_alive()
+        free.release()
+        tasks[1].result(10)
+        assert not thread.is_alive()
+        while hub.stats()["pins"]:  # the native wait of the one that was killed sees it in time
+            sleep(0.001)
+
+
+def test_the_process_waits_for_a_native_thread_while_tasks_run():
+    out = output_of(
+        """
+        import threading
+        from evergreen import patcher, sleep, spawn
+        native_lock = patcher.original("threading").Lock()
+        native_lock.acquire()
+        threading.Thread(target=lambda: (native_lock.acquire(), print("native"))).start()
+        patcher.patch()
+        threading.Thread(target=lambda: (sleep(0.01), native_lock.release())).start()
+        sleep(0)
+        print("main")
+        """
+    )
+    assert out == "main\nnative\n"
+
+
+def test_what_goes_to_native_threads_still_can_at_exit():
+    out = output_of(
+        """
+        import atexit, os, socket
+        from evergreen import patcher, sleep
+        patcher.patch()
+        sleep(0)
+
+        @atexit.register
+        def end():
+            print(bool(socket.getaddrinfo("localhost", 80)), os.system("exit 0"))
+        """
+    )
+    assert out == "True 0\n"
 
 
 def test_the_first_thread_of_the_main_thread_brings_its_loop():

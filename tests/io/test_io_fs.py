@@ -65,6 +65,54 @@ def test_scandir_is_a_context_manager(hub, folder):
 # ---- changes ---------------------------------------------------------------------------------------
 
 
+def test_a_directory_is_read_in_parts(hub, tmp_path):
+    names = {f"{n:04}-{'x' * 90}" for n in range(1000)}  # more than one part of 32 KiB holds
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    with fs.opendir(tmp_path) as directory:
+        parts = []
+        while part := fs.readdir(directory):
+            parts.append(part)
+    assert directory.closed
+    assert len(parts) > 1
+    found = {entry.name: entry for part in parts for entry in part}
+    assert set(found) == names | {"folder", "link"}
+    assert found["folder"].is_dir()
+    assert not found["folder"].is_symlink()
+    assert found["link"].is_symlink()
+    assert found["link"].is_dir()
+    assert found[min(names)].is_file()
+    assert found["folder"].path == str(tmp_path / "folder")
+    with fs.opendir(os.fsencode(tmp_path)) as directory:
+        assert {os.fsdecode(entry.name) for entry in directory} == set(found)
+        assert list(directory) == []
+
+
+def test_a_directory_that_is_empty_closed_or_none(hub, tmp_path):
+    with fs.opendir(tmp_path) as directory:
+        assert list(directory) == []
+    directory.close()
+    with pytest.raises(ValueError, match="closed"):
+        fs.readdir(directory)
+    with pytest.raises(FileNotFoundError):
+        fs.opendir(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        fs.opendir(tmp_path / "file")
+
+
+def test_a_directory_that_nobody_closed_is_closed_and_told(hub, tmp_path):
+    directory = fs.opendir(tmp_path)
+    fd = directory.fileno()
+    with pytest.warns(ResourceWarning, match="unclosed <Directory"):
+        del directory
+        gc.collect()
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
 def test_changes_in_a_directory(hub, tmp_path):
     with fs.watch(tmp_path) as watch:
         (tmp_path / "file").write_text("text")

@@ -310,6 +310,44 @@ def test_options(hub):
 # ---- servers --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bound_by", ["bind()", "somebody else"])
+def test_a_servers_connections_send_each_write_at_once(hub, bound_by):
+    seen = []
+
+    def look(connection):
+        sock = socket.socket(fileno=connection.fileno())
+        seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        sock.detach()
+
+    server = TCPServer(look)
+    if bound_by == "bind()":
+        server.bind(HERE)
+    else:
+        server.open(socket.create_server(HERE).detach())
+    task = spawn(server.serve)
+    with TCPClient() as client:
+        client.connect(server.sockname)
+        assert client.read() == b""
+    server.close()
+    task.join()
+    assert seen[0] != 0
+
+
+def test_what_has_come_before_the_first_read_is_not_waited_for(hub):
+    """The data that came with a connection is there: reading it needs no turn of the loop."""
+    order = []
+
+    def answer(connection):
+        spawn(order.append, "others run")
+        for read in (lambda: connection.read(1), lambda: connection.read_exactly(1), connection.readline):
+            order.append(read())
+
+    with Serving(answer) as serving, socket.create_connection(serving.server.sockname) as peer:
+        peer.sendall(b"12line\n")  # before the server gets to run
+        turns()
+    assert order == [b"1", b"2", b"line\n", "others run"]
+
+
 def test_a_server_needs_a_handler_and_an_address(hub):
     with pytest.raises(TypeError):
         TCPServer(5)

@@ -1,6 +1,7 @@
 """evergreen/io/tls.py: TLS over any stream."""
 
 import contextlib
+import errno
 import shutil
 import socket
 import ssl
@@ -148,6 +149,63 @@ def test_a_read_that_is_killed_loses_nothing(hub):
         assert scope.expired
         go.set()
         assert client.read_exactly(12) == b"first second"
+
+
+def test_reads_of_different_kinds_take_turns(hub):
+    """Each gets what comes after what the one before it took, also what that one had decrypted for it."""
+    sent = Event()
+
+    def talk(stream):
+        sent.wait()
+        stream.write(b"exactly eight")
+        stream.write(b"-- and the rest\n")
+
+    with serving(talk) as server, connect(server) as client:
+        client.do_handshake()
+        exact, some, line = spawn(client.read_exactly, 7), spawn(client.read, 2), spawn(client.readline)
+        settle()
+        sent.set()
+        assert (exact.result(), some.result(), line.result()) == (b"exactly", b" e", b"ight-- and the rest\n")
+        assert client.read(100) == b""
+        assert client.read(100) == b""
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 16383, 16384, 16385, 40_000])
+def test_messages_about_the_size_of_a_record(hub, size):
+    data = bytes(range(256)) * (size // 256 + 1)
+    with serving(echo) as server, connect(server) as client:
+        for message in (data[:size], bytearray(data[:size]), memoryview(data)[:size]):
+            client.write(message)
+            got = b""
+            while len(got) < size:
+                part = client.read(100_000)
+                assert 0 < len(part) <= 16384
+                got += part
+            assert got == data[:size]
+
+
+def test_a_message_is_read_in_small_parts(hub):
+    with serving(echo) as server, connect(server) as client:
+        client.write(b"0123456789" * 30)
+        assert b"".join(client.read(7) for _ in range(42)) == b"0123456789" * 29 + b"0123"
+        assert client.read_exactly(6) == b"456789"
+
+
+def test_a_closed_stream_takes_nothing(hub):
+    with serving(echo) as server:
+        client = connect(server)
+        client.close()
+        for call in (lambda: client.write(b"x"), lambda: client.read(1)):
+            with pytest.raises(OSError) as info:
+                call()
+            assert info.value.errno in (errno.EPIPE, errno.EBADF)
+
+
+def test_bad_arguments_of_read_and_write(hub):
+    with serving(echo) as server, connect(server) as client:
+        for call in (lambda: client.read(1, 2), lambda: client.read("1"), lambda: client.write("text")):
+            with pytest.raises(TypeError):
+                call()
 
 
 @pytest.mark.parametrize("call", ["read_exactly", "read_bytes"])

@@ -90,6 +90,34 @@ def test_receive_many_takes_what_is_there(endpoint):
     assert task.result() == [(b"one", endpoint.sockname)]
 
 
+def test_senders_are_told_apart_though_they_are_remembered(endpoint):
+    """By ports with the same rest, too; and one who has the port of another."""
+    where = endpoint.sockname
+    senders = []
+    for port in range(20_000, 60_000, 256):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.bind(("127.0.0.1", port))
+            sock.settimeout(10)
+        except OSError:  # it is taken
+            sock.close()
+            continue
+        senders.append(sock)
+        if len(senders) == 5:
+            break
+    for _ in range(3):
+        for sock in senders:
+            sock.sendto(b"%d" % sock.getsockname()[1], where)
+    heard = [endpoint.receive() for _ in range(15)]
+    for data, sender in heard:
+        assert sender == ("127.0.0.1", int(data))
+    for data, sender in heard:
+        endpoint.send(data, sender)  # also to those who were not the last to send
+    for sock in senders:
+        assert {sock.recv(100) for _ in range(3)} == {b"%d" % sock.getsockname()[1]}
+        sock.close()
+
+
 def test_connected_mode(endpoint):
     with UDPEndpoint() as client, UDPEndpoint() as stranger:
         client.connect(endpoint.sockname)
