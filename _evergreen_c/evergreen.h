@@ -439,6 +439,7 @@ struct EgTask {
     bool signals;       /* runs signal handlers: whatever it raises goes to main */
     bool identified;    /* get_ident() was asked in it, as the next two: patch_thread.c */
     bool local_in;      /* its thread-local data is in the thread state */
+    bool in_sqlite;     /* in a call that may park when the database is locked: patch_sqlite.c */
     bool is_thread;     /* was started as a thread: signals are the main thread's business */
     bool keeps_process; /* a thread that is no daemon: the process waits for it */
 };
@@ -919,7 +920,8 @@ extern EgPatch *const eg_patch_os[],
                                                      *const eg_patch_asyncio[],
                                                          *const eg_patch_signal[],
                                                              *const eg_patch_file[],
-                                                                 *const eg_patch_input[];
+                                                                 *const eg_patch_input[],
+                                                                     *const eg_patch_sqlite[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,
@@ -986,6 +988,7 @@ typedef struct EgVisit EgVisit;
 /* Wait until no other task is inside the object, and enter; NULL: exception. */
 EgVisit *eg_visit_begin(PyObject *object);
 void eg_visit_end(EgVisit *visit, PyObject *object);
+bool eg_visit_is_barred(PyObject *object); /* somebody is inside, and nothing may wait here */
 void eg_io_after_fork(void);
 
 /* ---- patch_file.c: what opens files; regular files, if they are patched ----------- */
@@ -1021,6 +1024,9 @@ void eg_native_forked(void); /* in the child: its calls cooperate, too */
  * what was thrown at the task, that takes its place. */
 bool eg_native_refused(const EgTask *me); /* a call there has failed, and it is not met yet */
 void eg_native_meet(EgTask *me);
+/* For a sleep in the middle of C code, with the GIL or without: park so long, or not at all if an
+ * exception is to end what it is part of. False: nothing parks here. */
+bool eg_native_sleep(const EgWaitKind *kind, uint64_t ns);
 PyObject *eg_native_raise(PyObject *module, PyObject *unused);
 PyObject *eg_native_status(PyObject *module, PyObject *unused);
 

@@ -287,6 +287,23 @@ native_call(EgNativeCall call, EgNativeJob *job)
     return outcome;
 }
 
+/* ---- for the patches ------------------------------------------------------------------------ */
+bool
+eg_native_sleep(const EgWaitKind *kind, uint64_t ns)
+{
+    EgNativeVisit visit;
+    EgNativeOutcome outcome = native_enter(&visit, true);
+    if (outcome != EG_NATIVE_AGAIN)
+        return outcome == EG_NATIVE_REFUSED;
+    if (!visit.pending) { /* else it is to give up, however often it calls */
+        EgTask *me = eg_wait_begin();
+        if (!me || eg_wait_park(me, kind, NULL, eg_clock_now() + ns) < 0)
+            native_raised(&visit, me != NULL);
+    }
+    native_leave(&visit);
+    return true;
+}
+
 /* ---- coming out of foreign code -------------------------------------------------------------------- */
 bool
 eg_native_refused(const EgTask *me)
@@ -323,13 +340,13 @@ static EgNativeCore native_core = {
 void
 eg_native_open(void)
 {
+    native_process = getpid();
     *(void **)&native_enrol = dlsym(RTLD_DEFAULT, EG_NATIVE_REGISTER);
     if (!native_enrol)
         return;
     native_core.excluded[0] = (const void *)Py_IsInitialized;
     native_core.excluded[1] = (const void *)eg_native_open;
     native_core.excluded[2] = (const void *)uv_run;
-    native_process = getpid();
     native_active = native_enrol(&native_core) == 0;
 }
 

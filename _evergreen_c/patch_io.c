@@ -343,6 +343,12 @@ stream_wait(PyObject *stream, void *who)
     return 0;
 }
 
+bool
+eg_visit_is_barred(PyObject *object)
+{
+    return stream_is_busy(object, visit_who()) && !eg_os_may_wait();
+}
+
 EgVisit *
 eg_visit_begin(PyObject *object)
 {

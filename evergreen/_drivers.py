@@ -2,7 +2,8 @@
 
 Both offer a way: psycopg 3 has its wait loop twice, in C and in Python (``psycopg.waiting``); psycopg2 calls
 a wait callback if it has one.  `patcher` calls `follow` when it patches or unpatches ``select``, and the
-core calls `imported` when a module in C was imported, so it does not matter which comes first.
+core calls `imported` when a module in C was imported, so it does not matter which comes first.  With
+``evergreen run --native`` psycopg2 is left alone: it waits in ``poll()``, so its connections may be shared.
 """
 
 from __future__ import annotations

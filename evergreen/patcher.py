@@ -47,47 +47,47 @@ _GROUPS = {
     "_ssl": "ssl",
     "multiprocessing": "multiprocessing",
     "_multiprocessing": "multiprocessing",
+    "sqlite3": "sqlite3",
+    "_sqlite3": "sqlite3",
     "files": "files",
 }
 
+_OTHER_NAMES = {"threads": "thread"}  # what people write as well
 _ON_REQUEST = {"files"}  # off unless asked for by name; asking for it turns nothing else off
 
 
-def _choose(on: dict[str, bool]) -> set[str]:
+def _choose(on: dict[str, bool], aside: set[str]) -> set[str]:
+    """The groups that are meant; those *aside* only if they are named, which leaves the others in."""
     groups = {group for group, _, _, _ in core.patch_list()}
+    on = {_OTHER_NAMES.get(name, name): wanted for name, wanted in on.items()}
     everything = on.pop("all", None)
     for name in on:
         if name not in groups:
             raise TypeError(f"patch() got an unexpected keyword argument {name!r}")
-    named = {name for name, wanted in on.items() if wanted}
-    default = everything if everything is not None else not named - _ON_REQUEST
-    return {group for group in groups if on.get(group, default and group not in _ON_REQUEST)}
+    named = {name for name, wanted in on.items() if wanted} - aside
+    default = everything if everything is not None else not named
+    return {group for group in groups if on.get(group, default and group not in aside)}
 
 
 def patch(**modules: bool) -> None:
     """Make blocking calls cooperate: ``patch()`` all, ``patch(socket=True)`` only some of them,
     ``patch(thread=False)`` all but some.
 
-    The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` (locks, threads and
-    thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing`` and ``asyncio``;
-    any other is a TypeError.  Patching twice is harmless.
+    The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` or ``threads`` (locks,
+    threads and thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing``,
+    ``asyncio`` and ``sqlite3``; any other is a TypeError.  Patching twice is harmless.
 
     ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and
     the file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``,
     which the first stands on.
     """
-    groups = _choose(modules)
+    groups = _choose(modules, _ON_REQUEST)
     _apply(groups | {"os"} if "files" in groups else groups, True)
 
 
 def unpatch(**modules: bool) -> None:
     """Put the native functions back: all of them, or those that are named as in `patch`."""
-    groups = _choose(modules)
-    if True not in modules.values():
-        groups |= {name for name in _ON_REQUEST if modules.get(name, True)}
-    elif modules.get("all") is not True:
-        groups &= {name for name, wanted in modules.items() if wanted}
-    _apply(groups, False)
+    _apply(_choose(modules, set()), False)
 
 
 def _apply(groups: set[str], on: bool) -> None:

@@ -1,12 +1,17 @@
 """Fixtures: an event loop that must be empty when its test ends."""
 
 import gc
+import signal
 
 import pytest
 from helpers import settle
 
 import evergreen
 from evergreen import _evergreen_c as core
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background: Ctrl-C is tested all the same
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 
 def pytest_collection_finish(session):

@@ -10,10 +10,13 @@ import pytest
 TOOL = Path(__file__).parent.parent / "tools" / "conformance.py"
 
 
-@pytest.mark.skipif(
+has_tests = pytest.mark.skipif(
     importlib.util.find_spec("test") is None or importlib.util.find_spec("test.support") is None,
     reason="this interpreter was installed without its own tests",
 )
+
+
+@has_tests
 @pytest.mark.parametrize(
     "module",
     [
@@ -25,8 +28,20 @@ TOOL = Path(__file__).parent.parent / "tools" / "conformance.py"
         "test_threading_local",
         "test_syslog",
         "test_asyncio.test_selector_events",
+        "test_builtin",
+        "test_readline",
     ],
 )
 def test_pythons_own_tests_pass(module):
-    child = subprocess.run([sys.executable, TOOL, module], capture_output=True, text=True, timeout=300)
+    check(module)
+
+
+@has_tests
+@pytest.mark.parametrize("module", ["test_fileio", "test_bufio", "test_tempfile", "test_shutil"])
+def test_they_pass_with_regular_files_patched_too(module):
+    check("--files", module)
+
+
+def check(*arguments):
+    child = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stdout + child.stderr

@@ -4,6 +4,7 @@ import _asyncio  # noqa: F401  # these are patched when they are imported: so th
 import _multiprocessing  # noqa: F401
 import _queue
 import _socket
+import _sqlite3  # noqa: F401
 import _ssl  # noqa: F401
 import _thread
 import os
@@ -32,6 +33,7 @@ GROUPS = {
     "ssl": "ssl",
     "multiprocessing": "multiprocessing",
     "asyncio": "asyncio",
+    "sqlite3": "sqlite3",
 }
 
 
@@ -150,6 +152,16 @@ def test_patched_with_an_unknown_name_is_a_type_error_too():
     with pytest.raises(TypeError, match="'sockets'"):
         with patcher.patched(sockets=True):
             pass
+    assert not applied()
+
+
+def test_threads_is_another_name_of_thread():
+    patcher.patch(threads=False)
+    assert applied() == available(*GROUPS) - available("thread")
+    patcher.unpatch()
+    patcher.patch(threads=True)
+    assert applied() == available("thread")
+    patcher.unpatch(threads=True)
     assert not applied()
 
 
