@@ -334,18 +334,27 @@ def test_a_servers_connections_send_each_write_at_once(hub, bound_by):
 
 
 def test_what_has_come_before_the_first_read_is_not_waited_for(hub):
-    """The data that came with a connection is there: reading it needs no turn of the loop."""
-    order = []
+    """It can be read where nothing may wait: in a callback."""
+    got, refused = [], []
 
-    def answer(connection):
-        spawn(order.append, "others run")
-        for read in (lambda: connection.read(1), lambda: connection.read_exactly(1), connection.readline):
-            order.append(read())
+    def read(client):
+        for call in (lambda: client.read(1), lambda: client.read_exactly(1), client.readline):
+            got.append(call())
+        try:
+            client.read(1)
+        except RuntimeError as exc:
+            refused.append(exc)
 
-    with Serving(answer) as serving, socket.create_connection(serving.server.sockname) as peer:
-        peer.sendall(b"12line\n")  # before the server gets to run
-        turns()
-    assert order == [b"1", b"2", b"line\n", "others run"]
+    with socket.create_server(HERE) as listening, TCPClient() as client:
+        client.connect(listening.getsockname())
+        with listening.accept()[0] as peer:
+            peer.sendall(b"12line\n")
+            hub.call_soon(read, client)
+            settle()
+            assert got == [b"1", b"2", b"line\n"]
+            assert "block the event loop" in str(refused[0])
+            peer.sendall(b"more")
+            assert client.read(10) == b"more"
 
 
 def test_a_server_needs_a_handler_and_an_address(hub):
