@@ -132,6 +132,14 @@ def test_a_bad_address(hub, address):
         TCPServer().bind(address)
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_a_port_that_does_not_exist(hub, port):
+    with TCPClient() as client, pytest.raises(OverflowError, match=str(port)):
+        client.connect(("127.0.0.1", port))
+    with TCPServer(echo) as server, pytest.raises(OverflowError, match=str(port)):
+        server.bind(("localhost", port))
+
+
 def test_connect_by_name(hub):
     with Serving(echo) as serving, TCPClient() as client:
         client.connect(("localhost", serving.server.sockname[1]))
