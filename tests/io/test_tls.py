@@ -293,7 +293,7 @@ def test_a_server_can_ask_for_a_certificate(hub):
 
 
 def test_a_peer_that_says_nothing_holds_up_nobody_else(hub):
-    with serving(echo, handshake_timeout=0.02) as server:
+    with serving(echo, handshake_timeout=0.5) as server:  # the other has that long, too
         with TCPClient() as silent:
             silent.connect(server.sockname)
             with connect(server) as client:
