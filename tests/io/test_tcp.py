@@ -7,6 +7,7 @@ import pickle
 import resource
 import socket
 import threading
+from random import Random
 
 import pytest
 from helpers import output_of, settle
@@ -524,6 +525,48 @@ def test_many_connections_at_once(hub):
 
         tasks = [spawn(talk, i) for i in range(300)]
         for task in tasks:
+            task.result()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_whatever_the_sizes_and_whatever_read_is_ended(hub, seed):
+    """Little is received onto the hub's slab, much by the reader; reads of all kinds, ended at any time."""
+    random = Random(seed)
+
+    def echo(connection):
+        while data := connection.read(random.choice([1, 10, 1000, 65536, 200_000])):
+            connection.write(data)
+
+    def read_somehow(client, left):
+        kind = random.randrange(5)
+        if kind == 0:
+            return client.read(random.choice([1, 7, 65536, 1 << 20]))
+        if kind == 1:
+            return client.read_exactly(min(left, random.choice([1, 100, 40_000])))
+        if kind == 2:
+            buffer = bytearray(random.choice([1, 100, 20_000, 100_000]))
+            return buffer[: client.readinto(buffer)]
+        if kind == 3:
+            client.unread(client.read(100_000))
+        evergreen.sleep(random.random() * 0.002)
+        return b""
+
+    def talk(size):
+        data = random.randbytes(size)
+        with serving.client() as client:
+            client.high_water = 1 << 30
+            for _ in range(3):
+                client.write(data)
+                got = b""
+                while len(got) < size:
+                    with evergreen.move_on_after(random.random() * 0.003):
+                        got += read_somehow(client, size - len(got))
+                assert got == data
+
+    with Serving(echo) as serving:
+        sizes = [1, 100, 1024, 16383, 16384, 16385, 65536, 70_000, 300_000] * 2
+        for task in [spawn(talk, size) for size in sizes]:
+            task.join()
             task.result()
 
 
