@@ -140,6 +140,7 @@ stream_wait(EgStream *self, size_t mark, size_t wanted)
         int met = stream_pull(self);
         if (met)
             return met < 0 ? -1 : 0;
+        wire = self->wire; /* others may have run, and forked */
     }
     EgTask *me = eg_wait_begin();
     if (!me)
