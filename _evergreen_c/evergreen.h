@@ -699,14 +699,15 @@ void eg_wires_after_fork(EgHub *hub, bool keep);
 /* ---- stream.c, tcp.c, pipe.c, tty.c: what tasks read from and write to ------------------ */
 struct EgStream {
     PyObject_HEAD
-    EgWire *wire;    /* NULL: not connected yet, or closed */
-    PyObject *early; /* strong: list of what was written before it was connected; NULL */
-    EgInput rest;    /* what could still be read when its end was met */
-    EgQueue readers; /* the one that waits for input */
-    EgQueue turns;   /* tasks that wait for another task's read to end */
-    EgQueue writers; /* for room, or for everything to be sent */
-    Py_ssize_t high; /* bytes: a writer with more than that unsent waits */
-    bool busy;       /* a read is waiting */
+    EgWire *wire;     /* NULL: not connected yet, or closed */
+    PyObject *early;  /* strong: list of what was written before it was connected; NULL */
+    PyObject *server; /* strong: what accepted it, None or NULL; here, so that it needs no dict */
+    EgInput rest;     /* what could still be read when its end was met */
+    EgQueue readers;  /* the one that waits for input */
+    EgQueue turns;    /* tasks that wait for another task's read to end */
+    EgQueue writers;  /* for room, or for everything to be sent */
+    Py_ssize_t high;  /* bytes: a writer with more than that unsent waits */
+    bool busy;        /* a read is waiting */
     bool closed;
     PyObject *weakrefs;
 };

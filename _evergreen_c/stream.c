@@ -140,6 +140,7 @@ stream_wait(EgStream *self, size_t mark, size_t wanted)
         int met = stream_pull(self);
         if (met)
             return met < 0 ? -1 : 0;
+        wire = self->wire; /* others may have run, and forked */
     }
     EgTask *me = eg_wait_begin();
     if (!me)
@@ -1154,6 +1155,7 @@ stream_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(((EgStream *)op)->early);
+    Py_VISIT(((EgStream *)op)->server);
     return 0;
 }
 
@@ -1161,6 +1163,7 @@ static int
 stream_clear(PyObject *op)
 {
     Py_CLEAR(((EgStream *)op)->early);
+    Py_CLEAR(((EgStream *)op)->server);
     return 0;
 }
 
@@ -1315,6 +1318,7 @@ static PyGetSetDef stream_getset[] = {
 
 static PyMemberDef stream_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(EgStream, weakrefs), READONLY, NULL},
+    {"_server", T_OBJECT, offsetof(EgStream, server), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -28,8 +28,10 @@ def resolve(
 ) -> list[AddressInfo]:
     """The addresses of a host and a port or service, as `socket.getaddrinfo` gives them.
 
-    Raises `socket.gaierror`.
+    Raises `socket.gaierror`; `OverflowError`: there is no such port, which the C library cuts off at 16 bits.
     """
+    if isinstance(port, int) and not 0 <= port <= 65535:
+        raise OverflowError(f"port must be 0 to 65535, not {port}")
     flags = socket.AI_PASSIVE if passive else 0
     if isinstance(host, str):
         host.encode("idna") if not host.isascii() else None  # UnicodeError here, not in the thread

@@ -90,27 +90,24 @@ _BACK_OFF = (0.01, 1.0)  # seconds: the first and the longest pause while descri
 class StreamConnection:
     """What connections that a server accepted have beside a stream's methods."""
 
-    _server: StreamServer | None = None
+    _server: StreamServer | None  # a member of Stream
 
     @property
     def server(self) -> StreamServer | None:
         """The server that accepted it; None once it is closed."""
         return self._server
 
-    def _leave_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server._forget(self)
-
     def close(self) -> None:
         """Close the stream, and take it out of its server's connections."""
         super().close()  # type: ignore[misc]
-        self._leave_server()
+        if self._server is not None:
+            self._server._forget(self)
 
     def abort(self) -> None:
         """Close the stream, drop what is unsent, and take it out of its server's connections."""
         super().abort()  # type: ignore[misc]
-        self._leave_server()
+        if self._server is not None:
+            self._server._forget(self)
 
 
 def _handle(server: StreamServer, connection: Any) -> None:
@@ -229,6 +226,7 @@ class StreamServer:
         core.spawn(self._task, self, connection)
 
     def _forget(self, connection: Any) -> None:
+        connection._server = None
         self.connections.discard(connection)
         self._changed.set()
 

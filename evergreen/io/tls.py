@@ -222,6 +222,10 @@ class TLSStream(_TLSMessages):
                     raise _incomplete_read(self._stream, self._take(n), n)
             return self._take(n)
 
+    def unread(self, data: Any, /) -> None:
+        """Put bytes back: the next read begins with them."""
+        self._plain[:0] = data
+
     def read_bytes(self, n: int, /) -> bytes:
         """Return exactly n bytes; if the stream ends before, close it and return ``b""``."""
         if n <= 0:
@@ -381,6 +385,29 @@ class TLSStream(_TLSMessages):
     def closed(self) -> bool:
         """Whether it was closed."""
         return bool(self._stream.closed)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the stream beneath is open."""
+        return bool(self._stream.connected)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were encrypted and that the kernel has not taken yet."""
+        return int(self._stream.unsent)
+
+    @property
+    def high_water(self) -> int:
+        """Bytes: a write() that leaves more than this unsent waits; the stream's beneath."""
+        return int(self._stream.high_water)
+
+    @high_water.setter
+    def high_water(self, size: int) -> None:
+        self._stream.high_water = size
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream beneath."""
+        return int(self._stream.fileno())
 
     @property
     def stream(self) -> Any:

@@ -7,6 +7,7 @@ import pickle
 import resource
 import socket
 import threading
+from random import Random
 
 import pytest
 from helpers import output_of, settle
@@ -130,6 +131,14 @@ def test_a_bad_address(hub, address):
         TCPClient().connect(address)
     with pytest.raises((TypeError, TCPError)):
         TCPServer().bind(address)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_a_port_that_does_not_exist(hub, port):
+    with TCPClient() as client, pytest.raises(OverflowError, match=str(port)):
+        client.connect(("127.0.0.1", port))
+    with TCPServer(echo) as server, pytest.raises(OverflowError, match=str(port)):
+        server.bind(("localhost", port))
 
 
 def test_connect_by_name(hub):
@@ -334,18 +343,27 @@ def test_a_servers_connections_send_each_write_at_once(hub, bound_by):
 
 
 def test_what_has_come_before_the_first_read_is_not_waited_for(hub):
-    """The data that came with a connection is there: reading it needs no turn of the loop."""
-    order = []
+    """It can be read where nothing may wait: in a callback."""
+    got, refused = [], []
 
-    def answer(connection):
-        spawn(order.append, "others run")
-        for read in (lambda: connection.read(1), lambda: connection.read_exactly(1), connection.readline):
-            order.append(read())
+    def read(client):
+        for call in (lambda: client.read(1), lambda: client.read_exactly(1), client.readline):
+            got.append(call())
+        try:
+            client.read(1)
+        except RuntimeError as exc:
+            refused.append(exc)
 
-    with Serving(answer) as serving, socket.create_connection(serving.server.sockname) as peer:
-        peer.sendall(b"12line\n")  # before the server gets to run
-        turns()
-    assert order == [b"1", b"2", b"line\n", "others run"]
+    with socket.create_server(HERE) as listening, TCPClient() as client:
+        client.connect(listening.getsockname())
+        with listening.accept()[0] as peer:
+            peer.sendall(b"12line\n")
+            hub.call_soon(read, client)
+            settle()
+            assert got == [b"1", b"2", b"line\n"]
+            assert "block the event loop" in str(refused[0])
+            peer.sendall(b"more")
+            assert client.read(10) == b"more"
 
 
 def test_a_server_needs_a_handler_and_an_address(hub):
@@ -507,6 +525,48 @@ def test_many_connections_at_once(hub):
 
         tasks = [spawn(talk, i) for i in range(300)]
         for task in tasks:
+            task.result()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_whatever_the_sizes_and_whatever_read_is_ended(hub, seed):
+    """Little is received onto the hub's slab, much by the reader; reads of all kinds, ended at any time."""
+    random = Random(seed)
+
+    def echo(connection):
+        while data := connection.read(random.choice([1, 10, 1000, 65536, 200_000])):
+            connection.write(data)
+
+    def read_somehow(client, left):
+        kind = random.randrange(5)
+        if kind == 0:
+            return client.read(random.choice([1, 7, 65536, 1 << 20]))
+        if kind == 1:
+            return client.read_exactly(min(left, random.choice([1, 100, 40_000])))
+        if kind == 2:
+            buffer = bytearray(random.choice([1, 100, 20_000, 100_000]))
+            return buffer[: client.readinto(buffer)]
+        if kind == 3:
+            client.unread(client.read(100_000))
+        evergreen.sleep(random.random() * 0.002)
+        return b""
+
+    def talk(size):
+        data = random.randbytes(size)
+        with serving.client() as client:
+            client.high_water = 1 << 30
+            for _ in range(3):
+                client.write(data)
+                got = b""
+                while len(got) < size:
+                    with evergreen.move_on_after(random.random() * 0.003):
+                        got += read_somehow(client, size - len(got))
+                assert got == data
+
+    with Serving(echo) as serving:
+        sizes = [1, 100, 1024, 16383, 16384, 16385, 65536, 70_000, 300_000] * 2
+        for task in [spawn(talk, size) for size in sizes]:
+            task.join()
             task.result()
 
 

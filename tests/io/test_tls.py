@@ -293,7 +293,7 @@ def test_a_server_can_ask_for_a_certificate(hub):
 
 
 def test_a_peer_that_says_nothing_holds_up_nobody_else(hub):
-    with serving(echo, handshake_timeout=0.02) as server:
+    with serving(echo, handshake_timeout=0.5) as server:  # the other has that long, too
         with TCPClient() as silent:
             silent.connect(server.sockname)
             with connect(server) as client:
@@ -411,6 +411,44 @@ def test_tls_over_a_socket_pair_of_streams(hub):
         with server.result() as other:
             client.write(b"over a pipe")
             assert other.read(100) == b"over a pipe"
+
+
+def test_tls_within_tls(hub):
+    """As through a proxy that is spoken to in TLS itself; the inner one ends, and the outer goes on."""
+
+    def talk(outer):
+        inner = tls.wrap(outer, server_context(), server_side=True)
+        echo_once = inner.read(100)
+        inner.write(echo_once.upper())
+        inner.unwrap().write(b"outside")
+
+    with serving(talk) as server, connect(server) as outer:
+        inner = tls.wrap(outer, client_context(), server_hostname="localhost")
+        inner.write(b"inside")
+        assert inner.read(100) == b"INSIDE"
+        assert inner.unwrap() is outer
+        assert outer.read_exactly(7) == b"outside"
+        assert outer.read(10) == b""
+
+
+def test_it_is_a_stream_like_any_other(hub):
+    with serving(echo) as server, connect(server) as client:
+        assert client.connected
+        assert client.fileno() == client.stream.fileno()
+        client.high_water = 1000
+        assert client.stream.high_water == client.high_water == 1000
+        client.write(b"a line\nrest")
+        client.flush()
+        assert client.unsent == 0
+        assert client.read_exactly(7) == b"a line\n"
+        client.unread(b"back ")
+        assert client.read(3) == b"bac"
+        assert client.read_exactly(6) == b"k rest"
+        client.shutdown()
+        assert client.read(10) == b""
+        client.unread(b"again")
+        assert [client.read(10), client.read(10)] == [b"again", b""]
+    assert not client.connected
 
 
 def test_unwrap_goes_on_in_plain_text(hub):

@@ -161,6 +161,14 @@ def test_bad_addresses(hub, address):
             client.send(b"x", address)
 
 
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_does_not_exist(endpoint, port):
+    for call in (endpoint.bind, endpoint.connect, lambda address: endpoint.send(b"x", address)):
+        for host in ("127.0.0.1", "localhost"):
+            with pytest.raises(OverflowError, match="port must be"):
+                call((host, port))
+
+
 def test_sending_needs_somebody_to_send_to(hub):
     with UDPEndpoint() as client:
         with pytest.raises(UDPError) as caught:
