@@ -9,9 +9,8 @@ from helpers import settle
 import evergreen
 from evergreen import _evergreen_c as core
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background: Ctrl-C is tested all the same
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background: Ctrl-C is tested anyway
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 
 def pytest_collection_finish(session):
