@@ -976,9 +976,9 @@ EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is n
 bool eg_os_arrange(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *const *names,
                    Py_ssize_t count, PyObject **full);
 bool eg_os_int(PyObject *object, int *value); /* likewise: it is one */
-int eg_os_turn(void);      /* before an operation, for others' sake; -1: killed */
-int eg_os_give_way(void);  /* let the others run, if that may be; -1: killed */
-bool eg_os_may_wait(void); /* in a task, not in a callback; no exception */
+int eg_os_turn(void);              /* before an operation, for others' sake; -1: killed */
+int eg_os_give_way(void);          /* let the others run, if that may be; -1: killed */
+bool eg_os_may_wait(void);         /* in a task, not in a callback; no exception */
 bool eg_os_tells_of_closing(void); /* that os.close() & co. call eg_fd_closing() */
 /* As read(2), and as write(2) of all, with the task parked; -1: exception. */
 ssize_t eg_os_read(int fd, EgFdKind kind, void *into, size_t size);
