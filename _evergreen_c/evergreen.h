@@ -930,6 +930,9 @@ PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject 
 /* The same in a native thread, while the task waits; how: a function of the policy. */
 PyObject *eg_patch_offload(const char *how, const EgPatch *patch, PyObject *self,
                            PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+/* Put ours into a slot, offsetof(PyTypeObject, tp_...), of a type and of its subclasses, which have
+ * copies of it. -1: exception. */
+int eg_patch_slot(PyTypeObject *type, size_t slot, void (*native)(void), void (*ours)(void));
 int eg_patch_errno(void); /* of the OSError that is set; 0: it is something else */
 /* Whether it is a number, and one of seconds, that the standard library takes; no exception. */
 bool eg_patch_number(PyObject *object, double *value);

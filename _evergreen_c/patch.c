@@ -413,6 +413,20 @@ eg_patch_apply(EgPatch *patch, bool on)
     return 1;
 }
 
+int
+eg_patch_slot(PyTypeObject *type, size_t slot, void (*native)(void), void (*ours)(void))
+{
+    void (**place)(void) = (void (**)(void))((char *)type + slot);
+    if (*place == native)
+        *place = ours;
+    PyObject *below = PyObject_CallMethod((PyObject *)type, "__subclasses__", NULL);
+    int status = below ? 0 : -1;
+    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(below); i++)
+        status = eg_patch_slot((PyTypeObject *)PyList_GET_ITEM(below, i), slot, native, ours);
+    Py_XDECREF(below);
+    return status;
+}
+
 /* ---- modules that are dear to import: patched when the program does --------------------- */
 static const char *const patch_dear[] = {"_ssl", "_asyncio", "_multiprocessing", "_sqlite3", NULL};
 

@@ -121,20 +121,6 @@ file_init(PyObject *self, PyObject *args, PyObject *kwargs)
     return status;
 }
 
-/* Subclasses that were made before have the original in their own slots. */
-static int
-file_init_inherit(PyTypeObject *type)
-{
-    if (type->tp_init == file_init_native)
-        type->tp_init = file_init;
-    PyObject *below = PyObject_CallMethod((PyObject *)type, "__subclasses__", NULL);
-    int status = below ? 0 : -1;
-    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(below); i++)
-        status = file_init_inherit((PyTypeObject *)PyList_GET_ITEM(below, i));
-    Py_XDECREF(below);
-    return status;
-}
-
 /* file_follow(): see module.c */
 PyObject *
 eg_file_follow(PyObject *module, PyObject *unused)
@@ -150,7 +136,9 @@ eg_file_follow(PyObject *module, PyObject *unused)
     file_init_native = ((PyTypeObject *)type)->tp_init;
     if (Py_IS_TYPE(wrapper, &PyWrapperDescr_Type)) /* what super().__init__ calls */
         ((PyWrapperDescrObject *)wrapper)->d_wrapped = (void *)file_init;
-    if (file_init_inherit((PyTypeObject *)type) == 0)
+    if (eg_patch_slot((PyTypeObject *)type, offsetof(PyTypeObject, tp_init),
+                      (void (*)(void))file_init_native, (void (*)(void))file_init)
+        == 0)
         result = Py_NewRef(Py_None);
 done:
     Py_XDECREF(wrapper);

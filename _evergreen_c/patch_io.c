@@ -444,7 +444,10 @@ buffered_setup(void)
         if (!types[i] || (buffered_next_native && types[i]->tp_iternext != buffered_next_native))
             continue;
         buffered_next_native = types[i]->tp_iternext;
-        types[i]->tp_iternext = buffered_next;
+        if (eg_patch_slot(types[i], offsetof(PyTypeObject, tp_iternext),
+                          (void (*)(void))buffered_next_native, (void (*)(void))buffered_next)
+            < 0)
+            PyErr_WriteUnraisable((PyObject *)types[i]);
     }
 }
 

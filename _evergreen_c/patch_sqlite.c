@@ -199,20 +199,6 @@ cursor_next(PyObject *self)
     return row;
 }
 
-/* Subclasses that were made before have the original in their own slots. */
-static int
-cursor_inherit(PyTypeObject *type)
-{
-    if (type->tp_iternext == cursor_next_native)
-        type->tp_iternext = cursor_next;
-    PyObject *below = PyObject_CallMethod((PyObject *)type, "__subclasses__", NULL);
-    int status = below ? 0 : -1;
-    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(below); i++)
-        status = cursor_inherit((PyTypeObject *)PyList_GET_ITEM(below, i));
-    Py_XDECREF(below);
-    return status;
-}
-
 /* Once, and for good: what is put in place asks whether it is patched. */
 static void
 sqlite_take_over(const EgPatch *patch)
@@ -226,7 +212,9 @@ sqlite_take_over(const EgPatch *patch)
     if (!type)
         return;
     cursor_next_native = type->tp_iternext;
-    if (cursor_inherit(type) < 0)
+    if (eg_patch_slot(type, offsetof(PyTypeObject, tp_iternext), (void (*)(void))cursor_next_native,
+                      (void (*)(void))cursor_next)
+        < 0)
         PyErr_WriteUnraisable((PyObject *)type);
 }
 

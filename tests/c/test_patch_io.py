@@ -15,6 +15,10 @@ from evergreen import patcher, spawn
 BIG = bytes(range(256)) * 4_000
 
 
+class EarlyReader(io.BufferedReader):
+    """Made before anything is patched."""
+
+
 @pytest.fixture
 def patched(hub):
     with patcher.patched(os=True):
@@ -301,3 +305,14 @@ def test_a_forked_child_may_use_a_stream_that_a_task_of_the_parent_is_inside(pip
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert task.result() == b"x"
+
+
+@pytest.mark.parametrize("factory", [io.BufferedReader, EarlyReader])
+def test_two_tasks_iterate_over_one_stream(patched, factory):
+    r, w = os.pipe()
+    with factory(io.FileIO(r, "r")) as reader, open(w, "wb", buffering=0) as writer:
+        first, second = parked(next, reader), parked(next, reader)
+        writer.write(b"one\n")
+        assert first.result() == b"one\n"
+        writer.write(b"two\n")
+        assert second.result() == b"two\n"
