@@ -487,6 +487,7 @@ eg_hub_new(PyTypeObject *type)
     hub->now0 = eg_clock_now();
     hub->ticks0 = eg_clock_ticks();
     hub->slice_ticks = SLICE_NS; /* a counter of 1 GHz, until it is measured */
+    hub->slice_end = hub->ticks0 + hub->slice_ticks;
     eg_hub_prepare(hub);
     hub->main = eg_task_for(hub, EG_MAIN, eg_park_root_greenlet());
     if (!hub->main || eg_hub_open_port(hub) < 0 || eg_park_hub_create(hub) < 0)

@@ -92,6 +92,11 @@ static int
 select_turn(void)
 {
     static int turns;
+    static uint64_t slice; /* of whichever hub it was; the loop has been looked at since: */
+    if (slice != eg_hub_here->slice_end) {
+        slice = eg_hub_here->slice_end;
+        turns = 0;
+    }
     return ++turns % 16 ? 0 : eg_os_give_way();
 }
 
