@@ -2,7 +2,8 @@
 
 Each test runs again and again in one process: a few times to fill caches, then measured.  It leaks when a
 figure grew in *every* measured round, which is the rule of CPython's own `python -m test -R`; a suspect gets
-more rounds, so that a dictionary which happened to grow is not taken for a leak.  The figures:
+more rounds, twice, so that caches and dictionaries which are still filling are not taken for a leak.  The
+figures:
 
 references   sys.gettotalrefcount(); needs a debug build of Python, and of the extensions that the tests use
 blocks       sys.getallocatedblocks(): what PyMem_Malloc and PyObject_Malloc gave and did not get back
@@ -23,7 +24,7 @@ from _pytest.runner import runtestprotocol
 
 WARM_UP = 3
 MEASURED = 3
-SUSPECT = 16  # further rounds for a test that grew in each of the first
+SUSPECT = 16, 64  # further rounds for a test that grew in each of those before
 
 
 def references() -> int:
@@ -105,7 +106,7 @@ class LeakCheck:
         """Run *item* and note what grew; return the reports of the last run."""
         self.checked += 1
         suspects = list(FIGURES)
-        for rounds in (MEASURED, SUSPECT):
+        for rounds in (MEASURED, *SUSPECT):
             # Arrays keep no int objects, and are read at one and the same point: measuring leaks nothing.
             readings = {figure: array("q", [0] * (rounds + 1)) for figure in suspects}
             for i in range(rounds + 1):

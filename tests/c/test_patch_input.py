@@ -1,5 +1,6 @@
 """patch_input.c: input() at a terminal lets other tasks run, and lines are edited as ever."""
 
+import codecs
 import contextlib
 import os
 import pty
@@ -54,6 +55,7 @@ class Terminal:
             env={**os.environ, "TERM": "dumb", "INPUTRC": "/dev/null"},
         )
         self.slave = slave
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.seen = ""
 
     def wait_for(self, pattern):
@@ -64,7 +66,7 @@ class Terminal:
             assert ready, f"{pattern} does not come: {self.seen!r}"
             with contextlib.suppress(OSError):  # it has ended
                 if more := os.read(self.master, 1000):
-                    self.seen += more.decode()
+                    self.seen += self.decoder.decode(more)
                     continue
             assert re.search(pattern, self.seen), f"{pattern} did not come: {self.seen!r}"
         self.seen = self.seen[found.end() :]
