@@ -377,6 +377,18 @@ wire_init(EgWire *wire, uv_loop_t *loop, EgWireKind kind, int fd)
     }
 }
 
+/* libuv has opened a terminal anew, so as not to change how others use it: what we were given is
+ * not needed any more. Standard streams stay, as libuv itself leaves them. */
+static void
+wire_settle_tty(EgWire *wire)
+{
+    uv_os_fd_t own;
+    if (wire->fd > STDERR_FILENO && uv_fileno(&wire->uv.handle, &own) == 0 && own != wire->fd) {
+        close(wire->fd);
+        wire->fd = own;
+    }
+}
+
 static size_t
 wire_size(EgWireKind kind)
 {
@@ -417,6 +429,8 @@ wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
         wire_close(wire);
         return NULL;
     }
+    if (kind == EG_TTY)
+        wire_settle_tty(wire);
     uv_unref(&wire->uv.handle);
     return wire;
 }

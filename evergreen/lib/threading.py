@@ -3,6 +3,7 @@
 In a native thread without an event loop, a Thread that is started is native.
 """
 
+import os as _os
 import sys as _modules
 import threading as _standard
 from types import ModuleType
@@ -59,12 +60,19 @@ def _use_handles(c: Any) -> None:
     methods = _copies.picked_functions("_thread", _core.patch_ours)["_ThreadHandle"]
     handle_class: Any = _copies.stand_in("_ThreadHandle", c._ThreadHandle, methods)
     start, make = c.start_joinable_thread, c._make_thread_handle
+    main_ident, get_ident, process = c._get_main_thread_ident, c.get_ident, _os.getpid()
 
     def start_joinable_thread(function: Any, handle: Any = None, daemon: bool = True) -> Any:
         handle = handle or handle_class()
         start(function, handle._inside, daemon)
         return handle
 
+    def get_main_thread_ident() -> int:
+        # In a forked child the task that called fork() is the main thread.
+        ident: int = main_ident() if _os.getpid() == process else get_ident()
+        return ident
+
+    c._get_main_thread_ident = get_main_thread_ident
     c._ThreadHandle = handle_class
     c._make_thread_handle = lambda ident: handle_class._enclose(make(ident))
     c.start_joinable_thread = start_joinable_thread

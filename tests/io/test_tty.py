@@ -27,6 +27,20 @@ def terminal(hub):
     os.close(person)
 
 
+def test_a_terminal_takes_over_its_descriptor(hub):
+    person, fd = pty.openpty()
+    terminal = os.ttyname(fd)
+    stream = TTYStream(fd)
+    assert stream.write(b"shown\n") is True
+    assert os.read(person, 100) == b"shown\r\n"
+    stream.close()
+    while hub.stats()["streams"]:  # libuv closes it in the next poll
+        evergreen.sleep(0.001)
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    assert terminal not in [os.readlink(link) for link in links if os.path.exists(link)]
+    os.close(person)
+
+
 def test_a_terminal_gives_lines(terminal):
     stream, person = terminal
     task = spawn(stream.readline)

@@ -351,3 +351,27 @@ def test_exceptions_are_those_of_the_standard_library(hub):
     assert queue.Full is standard_queue.Full
     assert set(standard_queue.__all__) <= set(dir(queue))
     assert queue.ShutDown is getattr(standard_queue, "ShutDown", queue.ShutDown)
+
+
+@pytest.mark.parametrize("patch", ["", "patcher.patch()"])
+def test_in_a_forked_child_the_task_that_forked_is_the_main_thread(patch):
+    out = output_of(
+        f"""
+        import os, sys
+        import evergreen
+        from evergreen import patcher
+        from evergreen.lib import threading
+        {patch}
+
+        def work():
+            if child := os.fork():
+                return os.waitpid(child, 0)[1]
+            me = threading.current_thread()
+            print(me is threading.main_thread(), threading.enumerate() == [me], me.ident == threading.get_ident())
+            sys.stdout.flush()
+            os._exit(0)
+
+        print(evergreen.spawn(work).result())
+        """
+    )
+    assert out == "True True True\n0\n"
