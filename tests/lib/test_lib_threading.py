@@ -367,7 +367,8 @@ def test_in_a_forked_child_the_task_that_forked_is_the_main_thread(patch):
             if child := os.fork():
                 return os.waitpid(child, 0)[1]
             me = threading.current_thread()
-            print(me is threading.main_thread(), threading.enumerate() == [me], me.ident == threading.get_ident())
+            alone = threading.enumerate() == [me]
+            print(me is threading.main_thread(), alone, me.ident == threading.get_ident())
             sys.stdout.flush()
             os._exit(0)
 
