@@ -151,6 +151,13 @@ tls_read_some(EgTls *self, Py_ssize_t n)
         data = PyObject_CallOneArg(self->decrypt, number);
         Py_DECREF(number);
         again = data ? 1 : tls_met(self);
+        if (data && PyObject_Size(data) == 0 && !self->ended) { /* 3.11.2 says so of any end */
+            PyObject *done = PyObject_CallMethod((PyObject *)self, "_check_end", NULL);
+            if (!done)
+                Py_CLEAR(data);
+            again = done ? 1 : -1;
+            Py_XDECREF(done);
+        }
         self->drained = data && PyObject_Size(data) < size; /* there was no more of the record */
     }
     if (again < 0 || (!data && !(data = PyBytes_FromStringAndSize(NULL, 0))))

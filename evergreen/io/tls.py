@@ -124,6 +124,11 @@ class TLSStream(_TLSMessages):
             self._send_alert()
         raise exc
 
+    def _check_end(self) -> None:
+        """The data has ended: raise SSLEOFError if the connection had before, and that matters."""
+        if self._incoming.eof and not self._suppress_ragged_eofs:
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+
     def _do(self, step: Callable[..., Any], *args: Any) -> Any:
         """Take one step of TLS, sending and receiving what it wants.  At the end of data, return None."""
         while True:
