@@ -126,6 +126,8 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
     me->state = EG_PARKED;
     if (eg_thread_follows)
         eg_thread_leave(me);
+    if (EG_UNLIKELY(eg_asyncio_used))
+        hub->asyncio_owner = me; /* unless so already: the hub is new, or no loop had run */
     if (EG_UNLIKELY(me->role == EG_FOREIGN))
         foreign = Py_NewRef((hub->foreign = me)->greenlet);
     EgNode *node = eg_hub_next(hub, me->wait.since);

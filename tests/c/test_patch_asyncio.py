@@ -12,7 +12,8 @@ import greenlet
 import pytest
 from helpers import output_of, settle
 
-from evergreen import patcher, sleep, spawn
+from evergreen import EventLoop, patcher, sleep, spawn
+from evergreen import _evergreen_c as core
 
 
 @pytest.fixture
@@ -257,6 +258,22 @@ def test_a_loop_that_ran_before_there_was_a_hub_is_not_that_of_tasks():
         """
     )
     assert out == "True True\n"
+
+
+def test_with_asyncio_unpatched_a_loop_in_main_keeps_its_place_when_the_hub_is_new(hub):
+    async def work():
+        return await nap() == (asyncio.get_running_loop(), asyncio.current_task())
+
+    with patcher.patched():
+        asyncio.run(nap())
+    hub.destroy()
+    EventLoop()
+    with patcher.patched(select=True):
+        assert not patcher.is_patched("asyncio")
+        task = spawn(asyncio._get_running_loop)
+        assert asyncio.run(work())
+        assert task.result() is None
+    core.loop_here().destroy()
 
 
 def test_asyncio_imported_after_the_patch_is_patched():
