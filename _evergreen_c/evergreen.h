@@ -485,6 +485,7 @@ extern PyType_Spec eg_handler_spec, eg_timer_spec, eg_watcher_spec;
 
 /* ---- signal.c ------------------------------------------------------------ */
 int eg_signal_open(EgHub *hub); /* the wake-up pipe of the main thread's hub */
+void eg_signal_before_sleep(EgHub *hub);
 void eg_signal_after_poll(EgHub *hub);
 void eg_signal_close(EgHub *hub);
 EgQueue *eg_signal_handled(EgHub *hub); /* woken when handlers have run; NULL: not in this thread */

@@ -254,6 +254,8 @@ eg_hub_poll(EgHub *hub, bool block)
 {
     eg_ring_append(&hub->ready, &hub->inbox);
     eg_wires_before_poll(hub);
+    if (block)
+        eg_signal_before_sleep(hub);
     if (block && !eg_hub_ready(hub))
         hub_sleep(hub);
     else

@@ -6,13 +6,62 @@
 enum { RUN_DEFAULT = 1, RUN_FOREVER = 2, RUN_ONCE = 3, RUN_NOWAIT = 4 };
 
 /* ---- making and finding --------------------------------------------------------------- */
+/* destroy(), once it is known to be right. */
+static int
+loop_end(EgHub *hub)
+{
+    PyObject *result = eg_policy_call("before_destroy", (PyObject **)&hub, 1);
+    Py_XDECREF(result);
+    return result ? eg_hub_destroy(hub) : -1;
+}
+
+/* ---- the end of its thread ---------------------------------------------------------------- */
+#define GUARD "evergreen.loop" /* in the dictionary of the thread */
+
+/* The dictionary goes: by the end of the thread, which can still run Python code here, or, in
+ * another thread, by a fork or by the end of the process. */
+static void
+loop_on_thread_end(PyObject *guard)
+{
+    PyObject *type, *value, *traceback;
+    EgHub *hub = eg_hub_here;
+    if (!hub || PyCapsule_GetPointer(guard, GUARD) != (void *)PyThread_get_thread_ident())
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning((PyObject *)hub, 1, "%R was not destroyed before its thread ended",
+                              hub)
+        < 0)
+        PyErr_WriteUnraisable((PyObject *)hub);
+    if (loop_end(hub) < 0)
+        PyErr_WriteUnraisable(NULL);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Whoever forgets destroy() in a thread loses no descriptors. */
+static int
+loop_guard(void)
+{
+    PyObject *thread = PyThreadState_GetDict(); /* NULL, without an exception: there is none */
+    if (!thread || eg_hub_here->thread == eg_state->main_thread)
+        return 0;
+    if (PyDict_GetItemString(thread, GUARD))
+        return 0; /* of a loop before this one */
+    PyObject *guard = PyCapsule_New((void *)PyThread_get_thread_ident(), GUARD, loop_on_thread_end);
+    int status = guard ? PyDict_SetItemString(thread, GUARD, guard) : -1;
+    Py_XDECREF(guard);
+    return status;
+}
+
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":EventLoop", names))
         return NULL;
-    return Py_XNewRef((PyObject *)eg_hub_new(type));
+    EgHub *hub = eg_hub_new(type);
+    if (hub && loop_guard() < 0)
+        PyErr_Clear(); /* no memory: as if there were no such help */
+    return Py_XNewRef((PyObject *)hub);
 }
 
 PyDoc_STRVAR(loop_current_doc,
@@ -371,7 +420,8 @@ PyDoc_STRVAR(loop_destroy_doc,
 "\n"
 "End the loop: its tasks see TaskExit, its callbacks are dropped, its handles closed.\n"
 "\n"
-"Raise RuntimeError while it runs, the second time, and from another thread.");
+"Raise RuntimeError while it runs, the second time, and from another thread. A loop that\n"
+"is left when its thread ends is destroyed then, with a ResourceWarning.");
 
 static PyObject *
 loop_destroy(PyObject *op, PyObject *unused)
@@ -387,12 +437,8 @@ loop_destroy(PyObject *op, PyObject *unused)
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_RuntimeError,
                             "destroy() cannot be called while the event loop is running");
-    } else {
-        PyObject *result = eg_policy_call("before_destroy", &op, 1);
-        if (result && eg_hub_destroy(hub) < 0)
-            Py_CLEAR(result);
-        return result;
-    }
+    } else if (loop_end(hub) == 0)
+        Py_RETURN_NONE;
     return NULL;
 }
 

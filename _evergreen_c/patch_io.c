@@ -22,6 +22,9 @@ typedef struct {
     int fd;
     unsigned int created : 1, readable : 1, writable : 1, appending : 1;
     signed int seekable : 2;
+#if PY_VERSION_HEX >= 0x030f0000
+    unsigned int truncates : 1;
+#endif
     unsigned int closefd : 1;
 } FileObject;
 

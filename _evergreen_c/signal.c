@@ -5,8 +5,9 @@
  * of their own, because a handler may block and a parked greenlet parks on one thing at a
  * time; what they raise goes to the main greenlet, where it would have gone without us.
  *
- * Somebody else's wake-up fd (asyncio sets one) is chained: signal.set_wakeup_fd() is swapped
- * while the main thread has a hub; it notes what it is given, and the bytes are passed on.
+ * Somebody else's wake-up fd (asyncio sets one) is theirs while their code runs, which may wait
+ * for it without the hub's knowing.  Ours takes its place while the hub sleeps, and passes the
+ * bytes on; signal.set_wakeup_fd() is swapped while the main thread has a hub, to know of it.
  */
 #include "evergreen.h"
 
@@ -17,8 +18,11 @@
 struct EgSignals {
     uv_poll_t uv;
     int read_fd, write_fd;
-    int chained;   /* the fd that was set before ours, or -1 */
+    int chained;   /* somebody else's fd, or -1 */
+    bool warns;    /* what that was set with: whether CPython warns when it is full */
+    bool given;    /* CPython has that one, not ours */
     bool happened; /* set by signal_on_byte() */
+    bool came;     /* as well, until the handlers have run */
     bool queued;   /* node is on the ring */
     EgNode node;
     EgQueue handled; /* who waits for any handler to have run */
@@ -37,57 +41,7 @@ signal_on_byte(uv_poll_t *uv, int status, int events)
     while ((n = read(self->read_fd, bytes, sizeof bytes)) > 0)
         if (self->chained >= 0 && write(self->chained, bytes, (size_t)n) < 0)
             self->chained = -1; /* it was closed without being taken out */
-    self->happened = true;
-}
-
-/* ---- the hub's side: GIL held ------------------------------------------------------ */
-static PyObject *
-signal_handle(PyObject *unused, PyObject *args)
-{
-    (void)unused;
-    (void)args;
-    int status = PyErr_CheckSignals();
-    EgQueue *handled = eg_signal_handled(eg_hub_here);
-    if (handled)
-        eg_queue_wake_all(handled);
-    if (status < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-EgQueue *
-eg_signal_handled(EgHub *hub)
-{
-    return hub->signals ? &hub->signals->handled : NULL;
-}
-
-static PyMethodDef signal_handle_def = {"handle_signals", signal_handle, METH_NOARGS, NULL};
-
-static void
-signal_run(EgNode *node)
-{
-    EgSignals *self = EG_OWNER(node, EgSignals, node);
-    self->queued = false;
-    PyObject *function = PyCFunction_New(&signal_handle_def, NULL);
-    PyObject *task = function ? eg_task_spawn(self->hub, function, NULL, NULL) : NULL;
-    if (task)
-        ((EgTask *)task)->signals = true;
-    else
-        eg_hub_report(self->hub, "Exception while handling a signal", NULL);
-    Py_XDECREF(task);
-    Py_XDECREF(function);
-}
-
-void
-eg_signal_after_poll(EgHub *hub)
-{
-    EgSignals *self = hub->signals;
-    if (!self || !self->happened)
-        return;
-    self->happened = false;
-    if (!self->queued)
-        eg_ring_push(&hub->ready, &self->node);
-    self->queued = true;
+    self->happened = self->came = true;
 }
 
 /* ---- signal.set_wakeup_fd() ----------------------------------------------------------- */
@@ -103,14 +57,43 @@ signal_set_native(PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     return fd;
 }
 
-/* Set one of ours, or put the one of before back; the same result. */
 static long
-signal_set_fd(int fd)
+signal_set_fd(int fd, bool warns)
 {
-    PyObject *arg = PyLong_FromLong(fd);
-    long before = arg ? signal_set_native(&arg, 1, NULL) : -2;
-    Py_XDECREF(arg);
+    PyObject *args[] = {PyLong_FromLong(fd), warns ? Py_True : Py_False};
+    PyObject *name = Py_BuildValue("(s)", "warn_on_full_buffer");
+    long before = args[0] && name ? signal_set_native(args, 1, name) : -2;
+    Py_XDECREF(args[0]);
+    Py_XDECREF(name);
     return before;
+}
+
+/* Signals write to ours from now on. */
+static void
+signal_take(EgSignals *self)
+{
+    self->given = false;
+    if (signal_set_fd(self->write_fd, true) == -2)
+        PyErr_WriteUnraisable(NULL);
+    if (!self->queued) /* for what came before */
+        eg_ring_push(&self->hub->ready, &self->node);
+    self->queued = true;
+}
+
+/* Others run: they may wait for theirs. Not while a task waits for any handler to have run. */
+static void
+signal_give(EgSignals *self)
+{
+    PyObject *type, *value, *traceback;
+    if (self->chained < 0 || self->given || eg_queue_peek(&self->handled))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    self->given = signal_set_fd(self->chained, self->warns) != -2;
+    if (!self->given) {
+        PyErr_Clear();
+        self->chained = -1; /* it was closed without being taken out */
+    }
+    PyErr_Restore(type, value, traceback);
 }
 
 static PyObject *
@@ -126,9 +109,84 @@ signal_set_wakeup_fd(PyObject *module, PyObject *const *args, Py_ssize_t n, PyOb
         return NULL;
     int before = self->chained;
     self->chained = PyLong_AsLong(args[0]) == self->write_fd ? -1 : (int)PyLong_AsLong(args[0]);
-    if (signal_set_fd(self->write_fd) == -2)
+    self->warns = !kwnames || !PyTuple_GET_SIZE(kwnames) || PyObject_IsTrue(args[1]) == 1;
+    self->given = self->chained >= 0 && !eg_queue_peek(&self->handled);
+    if (!self->given && signal_set_fd(self->write_fd, true) == -2)
         return NULL;
     return PyLong_FromLong(before);
+}
+
+/* ---- the hub's side: GIL held ------------------------------------------------------ */
+static PyObject *
+signal_handle(PyObject *unused, PyObject *args)
+{
+    (void)unused;
+    (void)args;
+    EgSignals *self = eg_hub_here->signals;
+    bool came = self && self->came;
+    if (came)
+        self->came = false;
+    int status = PyErr_CheckSignals();
+    if ((self = eg_hub_here->signals)) {
+        if (came)
+            eg_queue_wake_all(&self->handled);
+        if (eg_hub_ready(self->hub))
+            signal_give(self);
+    }
+    if (status < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+EgQueue *
+eg_signal_handled(EgHub *hub)
+{
+    if (!hub->signals)
+        return NULL;
+    if (hub->signals->given)
+        signal_take(hub->signals);
+    return &hub->signals->handled;
+}
+
+static PyMethodDef signal_handle_def = {"handle_signals", signal_handle, METH_NOARGS, NULL};
+
+static void
+signal_run(EgNode *node)
+{
+    EgSignals *self = EG_OWNER(node, EgSignals, node);
+    self->queued = false;
+    if (eg_hub_ready(self->hub))
+        signal_give(self);
+    PyObject *function = PyCFunction_New(&signal_handle_def, NULL);
+    PyObject *task = function ? eg_task_spawn(self->hub, function, NULL, NULL) : NULL;
+    if (task)
+        ((EgTask *)task)->signals = true;
+    else
+        eg_hub_report(self->hub, "Exception while handling a signal", NULL);
+    Py_XDECREF(task);
+    Py_XDECREF(function);
+}
+
+void
+eg_signal_before_sleep(EgHub *hub)
+{
+    if (hub->signals && EG_UNLIKELY(hub->signals->given))
+        signal_take(hub->signals);
+}
+
+void
+eg_signal_after_poll(EgHub *hub)
+{
+    EgSignals *self = hub->signals;
+    if (!self)
+        return;
+    if (self->happened && !self->queued) {
+        eg_ring_push(&hub->ready, &self->node);
+        self->queued = true;
+    }
+    self->happened = false;
+    if (EG_UNLIKELY(self->chained >= 0) && (!self->queued || hub->ready.first != &self->node))
+        signal_give(self);
 }
 
 /* ---- making and ending ------------------------------------------------------------- */
@@ -159,8 +217,11 @@ eg_signal_open(EgHub *hub)
     hub->signals = self;
     if (eg_patch_apply(&signal_set_wakeup_fd_patch, true) < 0)
         return -1;
-    self->chained = (int)signal_set_fd(self->write_fd);
-    return self->chained == -2 ? -1 : 0;
+    self->chained = (int)signal_set_fd(self->write_fd, true);
+    if (self->chained == -2)
+        return -1;
+    signal_give(self);
+    return 0;
 fail:
     PyMem_RawFree(self);
     eg_error_raise(status);
@@ -174,9 +235,9 @@ eg_signal_close(EgHub *hub)
     EgSignals *self = hub->signals;
     if (!self)
         return;
-    if (signal_set_fd(self->chained) == -2) {
+    if (!self->given && signal_set_fd(self->chained, self->warns) == -2) {
         PyErr_Clear(); /* the chained one was closed meanwhile */
-        if (signal_set_fd(-1) == -2)
+        if (signal_set_fd(-1, true) == -2)
             PyErr_WriteUnraisable(NULL);
     }
     if (eg_patch_apply(&signal_set_wakeup_fd_patch, false) < 0)

@@ -20,15 +20,17 @@ else
 fi
 command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || "$tools/apt_install.sh" debootstrap
 
-# A mount namespace of its own: what is mounted here is gone when the command ends, however it ends.
+# A mount namespace of its own: what is mounted here is gone when the command ends, however it ends.  The shell stays,
+# as the process that orphans go to: the tests do not expect children that are not theirs.
 in_chroot() {
     $as_root unshare --mount --pid --fork sh -ec '
         root=$1; shift
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
-        exec chroot "$root" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+        chroot "$root" env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
             ${http_proxy:+http_proxy="$http_proxy"} "$@"
+        exit
     ' sh "$chroot" "$@"
 }
 

@@ -217,8 +217,9 @@ def test_a_cancel_wakes_the_waiters(future):
         task.result()
 
 
-@pytest.mark.parametrize("exc", [TaskExit, Boom("killed")])
-def test_a_killed_waiter_leaves_the_future_usable(future, exc):
+@pytest.mark.parametrize("make", [lambda: TaskExit, lambda: Boom("killed")], ids=["type", "instance"])
+def test_a_killed_waiter_leaves_the_future_usable(future, make):
+    exc = make()
     victim, other = spawn(future.result), spawn(future.result)
     settle()
     victim.kill(exc)

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import select
 import threading
 import time
@@ -82,18 +83,53 @@ def test_event_loop_can_be_subclassed():
     in_thread(thread)
 
 
-def test_a_loop_in_a_thread_that_ends_without_destroying_it_does_no_harm(hub):
-    loops = []
+def test_a_loop_that_its_thread_leaves_is_destroyed_with_a_warning(hub):
+    loops, ended = [], []
+
+    def task():
+        try:
+            sleep(100)
+        finally:
+            ended.append(1)
 
     def thread():
-        loops.append(EventLoop())
-        spawn(sleep, 100)
-        sleep(0)
+        for _ in range(2):  # the first one is destroyed by hand
+            loops.append(EventLoop())
+            spawn(task)
+            sleep(0)
+            if len(loops) == 1:
+                loops[0].destroy()
+                ended.clear()
 
-    in_thread(thread)
-    handler = loops[0].call_from_thread(print)
-    handler.cancel()
-    settle()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.warns(ResourceWarning, match="not destroyed before its thread ended") as warned:
+        in_thread(thread)
+    assert len(warned) == 1
+    assert ended == [1]
+    assert [loop.destroyed for loop in loops] == [True, True]
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(RuntimeError, match="destroyed"):
+        loops[1].call_from_thread(print)
+
+
+def test_a_fork_in_another_thread_leaves_the_loop_of_the_child_alone(hub):
+    """The dictionaries of the threads that are not in the child go: the guards of their loops, too."""
+    made, leave = threading.Event(), threading.Event()
+
+    def thread():
+        evergreen.run(lambda: (made.set(), evergreen.offload(leave.wait)))
+
+    other = threading.Thread(target=thread)
+    other.start()
+    made.wait()
+    pid = os.fork()
+    if not pid:
+        task = spawn(sleep, 0)
+        task.join()
+        os._exit(7 if not hub.destroyed else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    leave.set()
+    other.join()
 
 
 # ---- callbacks -----------------------------------------------------------------------------------
@@ -266,8 +302,10 @@ def test_an_exception_in_a_callback_is_reported_and_the_loop_goes_on(hub):
     assert [(report.exc_type, report.object) for report in reports] == [(Boom, handler)]
 
 
-@pytest.mark.parametrize("exception", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
-def test_exceptions_that_end_a_program_reach_main_from_a_callback(hub, exception):
+@pytest.mark.parametrize("make", [lambda: SystemExit(3), KeyboardInterrupt], ids=["exit", "interrupt"])
+def test_exceptions_that_end_a_program_reach_main_from_a_callback(hub, make):
+    exception = make()
+
     def leave():
         raise exception
 

@@ -1,15 +1,18 @@
 """signal.c: Ctrl-C and signal handlers, also while the hub sleeps."""
 
+import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers import child_python, output_of, pass_time, run_python, settle, wait_until_asleep
 
-from evergreen import TaskExit, sleep, spawn
+from evergreen import TaskExit, patcher, sleep, spawn
 from evergreen.event import Event
 
 # ---- Ctrl-C --------------------------------------------------------------------------------------
@@ -434,6 +437,54 @@ def test_a_wakeup_fd_set_later_gets_bytes_and_the_loop_too(hub, wakeup):
     assert signal.set_wakeup_fd(-1) == there.fileno()
     assert bytes_after_a_signal(hub, here) == b""
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("before", [lambda: None, lambda: sleep(0.001), lambda: spawn(sleep, 0.001).join()])
+def test_code_that_waits_for_its_wakeup_fd_by_itself_gets_its_bytes(hub, wakeup, before):
+    """As an event loop does that is not patched, in a program that has used tasks."""
+    here, there = wakeup
+    ran = []
+    handler = hub.add_signal_handler(signal.SIGUSR1, ran.append, 1)
+    signal.set_wakeup_fd(there.fileno())
+    before()
+    sender = raise_signal_soon()
+    assert select.select([here], [], [], 60)[0] == [here]
+    assert here.recv(100) == bytes([signal.SIGUSR1])
+    sender.wait()
+    sleep(0)
+    assert ran == [1]
+    handler.cancel()
+
+
+def test_asyncio_hears_signals_while_main_has_a_loop(hub):
+    async def main():
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+        sender = raise_signal_soon()
+        await asyncio.wait_for(heard.wait(), 60)
+        sender.wait()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+
+    sleep(0.001)
+    start = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - start < 50
+
+
+def test_a_task_hears_of_signals_beside_a_wakeup_fd_of_others(hub, wakeup):
+    here, there = wakeup
+    signal.set_wakeup_fd(there.fileno())
+    handler = hub.add_signal_handler(signal.SIGUSR1, lambda: None)
+    with patcher.patched(os=True):
+        task = spawn(signal.pause)
+        settle()
+        assert task.is_alive()  # setting descriptors is no signal
+        sleep(0.001)
+        assert task.is_alive()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        task.result(30)
+    assert here.recv(100) == bytes([signal.SIGUSR1])
+    handler.cancel()
 
 
 def test_a_wakeup_fd_set_later_is_left_in_place_by_destroy(hub, wakeup):
