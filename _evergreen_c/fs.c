@@ -346,23 +346,37 @@ result_names(EgFs *fs)
     return list;
 }
 
+/* Add (name, kind as libuv numbers them) to *list, which is NULL after an exception. */
+static void
+entries_add(PyObject **list, EgFs *fs, const char *name, int kind)
+{
+    PyObject *pair = Py_BuildValue("(Ni)", fs_text(fs, name), kind);
+    if (!pair || PyList_Append(*list, pair) < 0)
+        Py_CLEAR(*list);
+    Py_XDECREF(pair);
+}
+
+/* What evergreen/_policy.py makes of the list, whose reference is taken. */
+static PyObject *
+entries_made(const char *policy, EgFs *fs, PyObject *list)
+{
+    if (!list)
+        return NULL;
+    PyObject *args[] = {fs->name[0], list};
+    PyObject *entries = eg_policy_call(policy, args, 2);
+    Py_DECREF(list);
+    return entries;
+}
+
 static PyObject *
 result_entries(EgFs *fs)
 {
     PyObject *list = PyList_New(0);
     uv_dirent_t entry;
     while (list && uv_fs_scandir_next(&fs->uv, &entry) == 0) {
-        PyObject *pair = Py_BuildValue("(Ni)", fs_text(fs, entry.name), (int)entry.type);
-        if (!pair || PyList_Append(list, pair) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(pair);
+        entries_add(&list, fs, entry.name, (int)entry.type);
     }
-    if (!list)
-        return NULL;
-    PyObject *args[] = {fs->name[0], list};
-    PyObject *entries = eg_policy_call("directory_entries", args, 2);
-    Py_DECREF(list);
-    return entries;
+    return entries_made("directory_entries", fs, list);
 }
 
 static PyObject *
@@ -396,17 +410,9 @@ result_dirents(EgFs *fs)
         for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
             if (kinds[i].system == entry->type)
                 kind = kinds[i].libuv;
-        PyObject *pair = Py_BuildValue("(Ni)", fs_text(fs, entry->name), kind);
-        if (!pair || PyList_Append(list, pair) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(pair);
+        entries_add(&list, fs, entry->name, kind);
     }
-    if (!list)
-        return NULL;
-    PyObject *args[] = {fs->name[0], list};
-    PyObject *entries = eg_policy_call("directory_part", args, 2);
-    Py_DECREF(list);
-    return entries;
+    return entries_made("directory_part", fs, list);
 }
 
 static double

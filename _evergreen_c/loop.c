@@ -326,7 +326,10 @@ loop_run_mode(EgHub *hub, long mode)
         hub->forever = false;
         hub->ended = status >= 0;
     } else {
-        eg_hub_poll(hub, mode == RUN_ONCE && eg_hub_busy(hub));
+        bool waits = mode == RUN_ONCE;
+        do /* again if it was woken for nothing */
+            eg_hub_poll(hub, waits && eg_hub_busy(hub));
+        while (waits && !eg_hub_ready(hub) && eg_hub_busy(hub));
         eg_ring_append(&hub->ready, &hub->due); /* all that is ready runs before this returns */
         status = eg_wait_yield(me);
     }

@@ -53,12 +53,13 @@ CHILDREN = {
     "child_python",
     "subprocess",
     "fork",
-}  # what tests with a child process call
+    "run_child",
+}  # what tests with a child process call or are given
 
 
 def has_children(item) -> bool:
     """Whether what the test is about happens in another process."""
-    return bool(CHILDREN & set(item.function.__code__.co_names))
+    return bool(CHILDREN & {*item.function.__code__.co_names, *item.fixturenames})
 
 
 class LeakCheck:

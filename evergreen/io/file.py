@@ -20,6 +20,7 @@ import errno
 import io
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -293,7 +294,9 @@ def _open_raw(file: Any, mode: str, flags: int, closefd: bool, opener: Any) -> R
                 raise ValueError(f"opener returned {fd}")
             os.set_inheritable(fd, False)
         file = path
-    shown = mode[0] + "b" + mode[1:] if mode != "w+" else "rb+"  # as io.FileIO shows it
+    shown = mode[0] + "b" + mode[1:]
+    if mode == "w+" and sys.version_info < (3, 15):
+        shown = "rb+"  # as io.FileIO shows it
     raw = RawFile(fd, file, shown, flags, closefd)
     try:
         if stat.S_ISDIR(os.fstat(fd).st_mode):

@@ -36,6 +36,10 @@ _AT_ONCE = 262144  # bytes that are encrypted before they are sent
 _RECORD = 16384  # bytes: no more is decrypted at a time (RFC 8446, 5.1)
 
 
+def _ragged_end() -> ssl.SSLEOFError:
+    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+
+
 class TLSStream(_TLSMessages):
     """An encrypted stream over another one; it reads and writes like any stream.
 
@@ -118,8 +122,7 @@ class TLSStream(_TLSMessages):
             if self._suppress_ragged_eofs and self._ready:
                 return False
             if closed:
-                text = "EOF occurred in violation of protocol"
-                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, text) from exc
+                raise _ragged_end() from exc
         elif isinstance(exc, ssl.SSLError):
             self._send_alert()
         raise exc
@@ -127,7 +130,7 @@ class TLSStream(_TLSMessages):
     def _check_end(self) -> None:
         """The data has ended: raise SSLEOFError if the connection had before, and that matters."""
         if self._incoming.eof and not self._suppress_ragged_eofs:
-            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+            raise _ragged_end()
 
     def _do(self, step: Callable[..., Any], *args: Any) -> Any:
         """Take one step of TLS, sending and receiving what it wants.  At the end of data, return None."""

@@ -14,9 +14,10 @@ def pytest_terminal_summary(terminalreporter):
     if not beside.figures:
         return
     terminalreporter.section("clients beside a 5 ms ticker")
-    for name, version, took, ticks, late, busy in beside.figures:
-        figures = f"{took:6.2f} s {ticks:5} ticks {late * 1000:6.0f} ms late {busy * 1000:4.0f} ms busy"
-        line = f"{name:<24} {version:<8} {figures}"
+    for name, version, found in beside.figures:
+        late, by_clock, busy = (found[key] * 1000 for key in ("late", "late_on_the_clock", "busy"))
+        figures = f"{found['took']:6.2f} s {found['ticks']:5} ticks {late:4.0f} ms late ({by_clock:.0f} by the clock)"
+        line = f"{name:<24} {version:<8} {figures} {busy:4.0f} ms busy"
         terminalreporter.write_line(line)
 
 

@@ -213,7 +213,7 @@ def test_too_many_open_files():
 
 
 def test_without_a_pidfd_a_thread_waits(monkeypatch):
-    def none(pid):
+    def none(pid, flags=0):
         raise OSError(errno.ENOSYS, "no pidfds")
 
     monkeypatch.setattr(os, "pidfd_open", none)
