@@ -16,8 +16,8 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("clients beside a 5 ms ticker")
     for name, version, found in beside.figures:
         late, by_clock, busy = (found[key] * 1000 for key in ("late", "late_on_the_clock", "busy"))
-        figures = f"{found['took']:6.2f} s {found['ticks']:5} ticks {late:4.0f} ms late ({by_clock:.0f} by the clock)"
-        line = f"{name:<24} {version:<8} {figures} {busy:4.0f} ms busy"
+        figures = f"{found['took']:6.2f} s {found['ticks']:5} ticks {late:4.0f} ms late"
+        line = f"{name:<24} {version:<8} {figures} ({by_clock:.0f} by the clock) {busy:4.0f} ms busy"
         terminalreporter.write_line(line)
 
 
