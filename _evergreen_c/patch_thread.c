@@ -271,10 +271,17 @@ thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
     return task;
 }
 
+/* Whether who calls is a thread that is a task. */
+static bool
+thread_calls(void)
+{
+    return eg_hub_cooperates() && eg_hub_here->current && eg_hub_here->current->is_thread;
+}
+
 bool
 eg_thread_refuses(const char *function)
 {
-    if (!eg_hub_cooperates() || !eg_hub_here->current || !eg_hub_here->current->is_thread)
+    if (!thread_calls())
         return false;
     PyErr_Format(PyExc_ValueError, "%s only works in main thread of the main interpreter",
                  function);
@@ -641,17 +648,22 @@ thread_main_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
     return PyLong_FromUnsignedLong(eg_thread_ident());
 }
 
-EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
-                                    &thread_start_new_patch,
-                                    &thread_get_ident_patch,
-                                    &thread_pthread_kill_patch,
-                                    &thread_main_ident_patch,
-                                    &thread_start_joinable_patch,
-                                    &thread_handle_join_patch,
-                                    &thread_handle_is_done_patch,
-                                    &thread_handle_set_done_patch,
-                                    &thread_shutdown_patch,
-                                    &thread_excepthook_patch,
-                                    &thread_count_patch,
-                                    NULL};
+EG_PATCH(thread_set_name, "_thread", "set_name", "thread");
+
+/* The native thread is not that task's to name. */
+static PyObject *
+thread_set_name(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n == 1 && !kwnames && PyUnicode_Check(args[0]) && thread_calls())
+        Py_RETURN_NONE;
+    return eg_patch_call_original(&thread_set_name_patch, self, args, n, kwnames);
+}
+
+EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch, &thread_start_new_patch,
+                                    &thread_get_ident_patch,        &thread_pthread_kill_patch,
+                                    &thread_main_ident_patch,       &thread_start_joinable_patch,
+                                    &thread_handle_join_patch,      &thread_handle_is_done_patch,
+                                    &thread_handle_set_done_patch,  &thread_shutdown_patch,
+                                    &thread_excepthook_patch,       &thread_count_patch,
+                                    &thread_set_name_patch,         NULL};
 #endif

@@ -386,6 +386,19 @@ def test_waiting_for_a_thread_that_waits_for_ever_is_a_deadlock(patched):
     thread.join()
 
 
+@pytest.mark.skipif(not hasattr(_thread, "set_name"), reason="new in Python 3.14")
+def test_the_name_of_a_thread_that_is_a_task_is_not_that_of_the_native_one(patched):
+    with open("/proc/self/comm") as comm:
+        before = comm.read()
+        thread = threading.Thread(target=sleep, args=(0,), name="a task")
+        thread.start()
+        thread.join()
+        comm.seek(0)
+        assert comm.read() == before
+        with pytest.raises(TypeError):
+            _thread.set_name(1)
+
+
 @pytest.mark.skipif(not hasattr(_thread, "start_joinable_thread"), reason="new in Python 3.13")
 class TestHandles:
     def test_a_joinable_thread_gives_a_handle(self, patched):
