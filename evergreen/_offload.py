@@ -28,9 +28,10 @@ def offload(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) 
 
 
 def offload_to(lane: str, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """Like `offload`, in the threads of one lane: "user", "file" or "dns".
+    """Like `offload`, in the threads of one lane: "user", "compute", "file" or "dns".
 
-    Calls in one lane do not delay those in another.  ValueError: there is no such lane.
+    Calls in one lane do not delay those in another. "compute" is for what keeps a processor busy without the
+    GIL: it has one thread less than there are processors, so loops have one for themselves.  ValueError: there is no such lane.
     """
     context = copy_context()
     result: _R = _lane(lane).run(context.run, (function, *args), kwargs)
@@ -50,7 +51,7 @@ def lane_limit(lane: str, limit: int | None = None) -> int:
         if limit < 1:
             raise ValueError(f"a lane needs a thread, not {limit}")
         it.limit = limit
-        if lane != "user":
+        if lane in ("dns", "file"):
             core.work_limit(lane, limit)
     return before
 

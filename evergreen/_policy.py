@@ -246,6 +246,11 @@ def offload_file(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     return _threads.file.run(fn, args, kwargs or {})
 
 
+def offload_computation(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
+    """The same for what computes without the GIL: no more of it at once than leaves loops a processor."""
+    return _threads.compute.run(fn, args, kwargs or {})
+
+
 def wait_for_child(idtype: int, ident: int, options: int) -> None:
     """Wait until `os.waitid` with these arguments would find a child; take it from nobody."""
     try:

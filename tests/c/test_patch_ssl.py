@@ -206,6 +206,17 @@ def test_loading_the_authorities_of_a_context_lets_others_run(patched, arguments
     assert len(context.get_ca_certs()) == 1 or not arguments
 
 
+def test_loading_authorities_leaves_loops_a_processor(patched):
+    lane = evergreen._threads.compute
+    lane.reset()
+    tasks = [spawn(ssl.create_default_context) for _ in range(5)]
+    most = []
+    while any(task.is_alive() for task in tasks):
+        most.append(lane._threads)
+        evergreen.sleep(0.001)
+    assert 1 <= max(most) <= max(1, len(os.sched_getaffinity(0)) - 1)
+
+
 def test_authorities_that_are_not_there_are_an_error(patched):
     with pytest.raises(FileNotFoundError):
         ssl.create_default_context(cafile="/no/such/file")

@@ -5,6 +5,7 @@ patched or not.  A line ``# distribution: NAME`` at its head says what to instal
 """
 
 SCRIPTS = {}
+ALSO_NEEDED = {"anyio": ["trio"]}  # packages that a script uses besides the one that it is for
 
 # ---- HTTP: clients -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from helpers import run_python
-from packages import SCRIPTS
+from packages import ALSO_NEEDED, SCRIPTS
 
 PATCH = """
 from evergreen import patcher
@@ -63,8 +63,9 @@ def results_of(folder, order, script):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_package_does_the_same_when_patched(tmp_path, name):
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
+    for needed in (name, *ALSO_NEEDED.get(name, ())):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"{needed} is not installed")
     native = results_of(tmp_path / "never", "never", SCRIPTS[name])
     assert results_of(tmp_path / "first", "first", SCRIPTS[name]) == native
     assert results_of(tmp_path / "last", "last", SCRIPTS[name]) == native
