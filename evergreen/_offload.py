@@ -30,8 +30,9 @@ def offload(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) 
 def offload_to(lane: str, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Like `offload`, in the threads of one lane: "user", "compute", "file" or "dns".
 
-    Calls in one lane do not delay those in another. "compute" is for what keeps a processor busy without the
-    GIL: it has one thread less than there are processors, so loops have one for themselves.  ValueError: there is no such lane.
+    Calls in one lane do not delay those in another.  "compute" is for what keeps a processor busy without
+    the GIL: it has one thread less than there are processors, so loops have one for themselves.  ValueError:
+    there is no such lane.
     """
     context = copy_context()
     result: _R = _lane(lane).run(context.run, (function, *args), kwargs)

@@ -178,8 +178,8 @@ _workers: set[int] = set()  # the identities of all lanes' threads
 dns = Lane("dns", 16)
 file = Lane("file", 16)
 user = Lane("user", 32)
-# Computation in C, without the GIL.  More of it at once would take the processors from the loops, and, as threads of
-# a process share its table of pages, hold them up in each fault.
+# Computation in C, without the GIL.  More of it at once would take the processors from the loops, and, as
+# threads of a process share its table of pages, hold them up in each fault.
 compute = Lane("compute", max(1, len(os.sched_getaffinity(0)) - 1))
 slow = Lane("slow", 1000)  # waits without end: for children, and for locks of other processes
 lanes = {lane.name: lane for lane in (dns, file, user, compute)}
