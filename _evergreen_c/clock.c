@@ -16,6 +16,12 @@ eg_clock_now(void)
 int
 eg_clock_seconds(PyObject *seconds, double *result)
 {
+    int overflow = -1;
+    long whole = PyLong_CheckExact(seconds) ? PyLong_AsLongAndOverflow(seconds, &overflow) : 0;
+    if (!overflow) { /* sleep(0), most of all: no float is made */
+        *result = (double)whole;
+        return 0;
+    }
     double value = PyFloat_AsDouble(seconds);
     if (value == -1.0 && PyErr_Occurred())
         return -1;
