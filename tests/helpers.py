@@ -8,13 +8,20 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 import evergreen
 from evergreen import _evergreen_c as core
+from evergreen import _threads, spawn
 
 native_sleep = core.patch_native("time", "sleep")
 
 # For localhost, signed by itself; with its key.
 CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
+
+
+class Boom(Exception):
+    pass
 
 
 def settle():
@@ -90,3 +97,24 @@ def wait_until_asleep(pid):
         calm = calm + 1 if now == before and fields[0] == "S" else 0
         before = now
         native_sleep(0.005)
+
+
+def parked(function, *args, **kwargs):
+    """A task that is inside function(*args), waiting."""
+    task = spawn(function, *args, **kwargs)
+    settle()
+    assert task.is_alive()
+    return task
+
+
+def refusal(function, *args, **kwargs):
+    with pytest.raises(Exception) as caught:
+        function(*args, **kwargs)
+    return caught.type, str(caught.value)
+
+
+def native(function, *args):
+    """A call in a native thread of its own; its get() waits as a task does."""
+    call = _threads.Call(function, args, {})
+    _threads.start_native_thread(call.run, ())
+    return call

@@ -4,16 +4,11 @@ import contextvars
 import threading
 
 import pytest
-from helpers import in_thread, output_of, run_python, settle
+from helpers import Boom, in_thread, output_of, run_python, settle
 
 import evergreen
 from evergreen import Channel, EventLoop, Task, TaskExit, sleep, spawn
 from evergreen.event import Event
-
-
-class Boom(Exception):
-    pass
-
 
 # ---- run -----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import time
 import weakref
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import Boom, in_thread, output_of, settle
 
 import evergreen
 from evergreen import Channel, Deadlock, EventLoop, TaskExit, current, futures, patcher, sleep, spawn
@@ -34,10 +34,6 @@ from evergreen.futures import (
 )
 
 POOLS = [TaskPoolExecutor, ThreadPoolExecutor]
-
-
-class Boom(Exception):
-    pass
 
 
 def boom(*args):

@@ -6,16 +6,12 @@ import itertools
 import weakref
 
 import pytest
-from helpers import settle
+from helpers import Boom, settle
 
 from evergreen import Task, TaskExit, sleep, spawn
 from evergreen.event import Event
 from evergreen.pool import Pool
 from evergreen.timeout import move_on_after
-
-
-class Boom(Exception):
-    pass
 
 
 class Meter:

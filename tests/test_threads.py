@@ -3,14 +3,10 @@
 import threading
 
 import pytest
-from helpers import in_thread, native_sleep, output_of, settle
+from helpers import Boom, in_thread, native_sleep, output_of, settle
 
 from evergreen import TaskExit, _threads, sleep, spawn
 from evergreen.timeout import Timeout
-
-
-class Boom(Exception):
-    pass
 
 
 @pytest.fixture

@@ -7,13 +7,9 @@ import threading
 import weakref
 
 import pytest
-from helpers import settle
+from helpers import Boom, settle
 
 from evergreen import Channel, ChannelClosed, EventLoop, TaskExit, sleep, spawn
-
-
-class Boom(Exception):
-    pass
 
 
 def test_a_receiver_gets_what_a_sender_sends(hub):

@@ -8,7 +8,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import in_thread, pass_time, settle
+from helpers import Boom, in_thread, pass_time, settle
 
 from evergreen import Deadlock, EventLoop, TaskExit, patcher, sleep, spawn
 from evergreen.event import Event
@@ -16,10 +16,6 @@ from evergreen.locks import Barrier, BrokenBarrierError, Condition, Lock, RLock
 from evergreen.timeout import move_on_after
 
 PATIENCE = 30
-
-
-class Boom(Exception):
-    pass
 
 
 class Foreign:

@@ -10,16 +10,12 @@ import threading
 import weakref
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import Boom, in_thread, output_of, settle
 
 import evergreen
 from evergreen import Deadlock, EventLoop, TaskExit, patcher, sleep, spawn
 from evergreen.futures import CancelledError, Future, InvalidStateError, TimeoutError
 from evergreen.timeout import Timeout
-
-
-class Boom(Exception):
-    pass
 
 
 @pytest.fixture

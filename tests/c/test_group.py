@@ -7,7 +7,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import in_thread, output_of, pass_time, run_python, settle
+from helpers import Boom, in_thread, output_of, pass_time, run_python, settle
 
 import evergreen
 from evergreen import EventLoop, Task, TaskExit, TaskGroup, fail_after, move_on_after, shield, sleep, spawn
@@ -15,10 +15,6 @@ from evergreen.event import Event
 from evergreen.timeout import Timeout
 
 PATIENCE = 30
-
-
-class Boom(Exception):
-    pass
 
 
 class Clean(Exception):

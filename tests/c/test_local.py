@@ -8,16 +8,12 @@ import weakref
 
 import greenlet
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import Boom, in_thread, output_of, settle
 
 import evergreen
 from evergreen import EventLoop, sleep, spawn
 from evergreen.event import Event
 from evergreen.local import local
-
-
-class Boom(Exception):
-    pass
 
 
 class Value:

@@ -9,15 +9,11 @@ import time
 import weakref
 
 import pytest
-from helpers import in_thread, native_sleep, output_of, pass_time, settle
+from helpers import Boom, in_thread, native_sleep, output_of, pass_time, settle
 
 import evergreen
 from evergreen import Channel, Deadlock, EventLoop, Task, TaskExit, sleep, spawn
 from evergreen.event import Event
-
-
-class Boom(Exception):
-    pass
 
 
 def fail():

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import in_thread, output_of, parked, settle
 
 import evergreen
 from evergreen import TaskExit, patcher, sleep, spawn
@@ -102,14 +102,6 @@ def threads_in_open():
 
 def native(name):
     return core.patch_native("posix", name)
-
-
-def parked(function, *args, **kwargs):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args, **kwargs)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 # ---- FIFOs ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import threading
 import tty
 
 import pytest
-from helpers import child_python, output_of, pass_time, settle, wait_until_asleep
+from helpers import child_python, output_of, parked, pass_time, settle, wait_until_asleep
 
 from evergreen import patcher, spawn
 
@@ -44,14 +44,6 @@ def pipe(patched):
     r, w = os.pipe()
     with open(r, "rb") as reader, open(w, "wb") as writer:
         yield reader, writer
-
-
-def parked(function, *args):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 # ---- raw streams ------------------------------------------------------------------------------

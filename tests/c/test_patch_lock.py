@@ -5,12 +5,12 @@ import threading
 import time
 
 import pytest
-from helpers import output_of, pass_time, run_python, settle
+from helpers import native, output_of, parked, pass_time, refusal, run_python, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from evergreen import Deadlock, EventLoop, _threads, patcher, sleep, spawn
+from evergreen import Deadlock, EventLoop, patcher, sleep, spawn
 from evergreen.event import Event
 from evergreen.timeout import Timeout
 
@@ -23,32 +23,11 @@ def patched(hub):
         yield hub
 
 
-def parked(function, *args, **kwargs):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args, **kwargs)
-    settle()
-    assert task.is_alive()
-    return task
-
-
 def end(*tasks):
     for task in tasks:
         task.kill()
     for task in tasks:
         task.join()
-
-
-def native(function, *args):
-    """A call in a native thread of its own; its get() waits as a task does."""
-    call = _threads.Call(function, args, {})
-    _threads.start_native_thread(call.run, ())
-    return call
-
-
-def refusal(function, *args, **kwargs):
-    with pytest.raises(Exception) as caught:
-        function(*args, **kwargs)
-    return caught.type, str(caught.value)
 
 
 def is_free(lock):

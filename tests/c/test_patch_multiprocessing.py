@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import settle
+from helpers import parked, settle
 
 import evergreen
 from evergreen import _threads, patcher, spawn
@@ -24,14 +24,6 @@ def patched(hub):
 @pytest.fixture(params=["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
 def lock(request, patched):
     return getattr(CONTEXT, request.param)()
-
-
-def parked(function, *args, **kwargs):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args, **kwargs)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 def release(lock):

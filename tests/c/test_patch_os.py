@@ -15,7 +15,7 @@ import time
 import tty
 
 import pytest
-from helpers import in_thread, settle
+from helpers import in_thread, parked, settle
 
 import evergreen
 from evergreen import _threads, patcher, spawn
@@ -70,14 +70,6 @@ def channel(request, tmp_path, patched):
             os.close(fd)
         except OSError:
             pass  # the test did
-
-
-def parked(function, *args, **kwargs):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args, **kwargs)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 def fill(fd):

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import Empty, SimpleQueue
 
 import pytest
-from helpers import in_thread, pass_time, settle
+from helpers import in_thread, native, parked, pass_time, refusal, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from evergreen import Deadlock, EventLoop, _threads, patcher, sleep, spawn
+from evergreen import Deadlock, EventLoop, patcher, sleep, spawn
 from evergreen.timeout import Timeout
 
 
@@ -27,32 +27,11 @@ def simple(patched):
     return SimpleQueue()
 
 
-def parked(function, *args, **kwargs):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args, **kwargs)
-    settle()
-    assert task.is_alive()
-    return task
-
-
 def end(*tasks):
     for task in tasks:
         task.kill()
     for task in tasks:
         task.join()
-
-
-def native(function, *args):
-    """A call in a native thread of its own; its get() waits as a task does."""
-    call = _threads.Call(function, args, {})
-    _threads.start_native_thread(call.run, ())
-    return call
-
-
-def refusal(function, *args, **kwargs):
-    with pytest.raises(Exception) as caught:
-        function(*args, **kwargs)
-    return caught.type, str(caught.value)
 
 
 def test_who_polls_an_empty_queue_lets_others_put(simple):

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from helpers import in_thread, settle
+from helpers import in_thread, parked, refusal, settle
 
 import evergreen
 from evergreen import patcher, spawn
@@ -39,23 +39,9 @@ def tcp(patched):
         yield client, peer
 
 
-def parked(function, *args):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args)
-    settle()
-    assert task.is_alive()
-    return task
-
-
 def end(task):
     task.kill()
     task.join()
-
-
-def refusal(function, *args, **kwargs):
-    with pytest.raises(Exception) as caught:
-        function(*args, **kwargs)
-    return caught.type, str(caught.value)
 
 
 def poll_for(sock, *events):

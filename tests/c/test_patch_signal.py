@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from helpers import output_of, settle
+from helpers import output_of, parked, settle
 
 from evergreen import patcher, spawn
 
@@ -25,14 +25,6 @@ def blocked(patched):
     while signal.sigtimedwait({USR1, signal.SIGUSR2}, 0):
         pass
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def parked(function, *args):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 def send(number):

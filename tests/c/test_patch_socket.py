@@ -12,7 +12,7 @@ import time
 import tracemalloc
 
 import pytest
-from helpers import in_thread, settle
+from helpers import in_thread, parked, refusal, settle
 
 import evergreen
 from evergreen import TaskExit, _policy, patcher, spawn
@@ -45,20 +45,6 @@ def tcp_pair(listener):
     client.connect(listener.getsockname())
     server, _ = listener.accept()
     return client, server
-
-
-def parked(function, *args):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args)
-    settle()
-    assert task.is_alive()
-    return task
-
-
-def refusal(function, *args, **kwargs):
-    with pytest.raises(Exception) as caught:
-        function(*args, **kwargs)
-    return caught.type, str(caught.value)
 
 
 def is_blocking(sock):

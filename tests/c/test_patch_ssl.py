@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import in_thread, output_of, parked
 
 import evergreen
 from evergreen import patcher, spawn
@@ -46,14 +46,6 @@ def pair(request, patched, contexts):
     with contexts[1].wrap_socket(b, server_hostname="localhost") as client:
         with task.result() as server:
             yield server, client
-
-
-def parked(function, *args):
-    """A task that is inside function(*args), waiting."""
-    task = spawn(function, *args)
-    settle()
-    assert task.is_alive()
-    return task
 
 
 def is_blocking(sock):

@@ -9,23 +9,16 @@ import time
 import weakref
 
 import pytest
-from helpers import native_sleep, output_of, run_python, settle
+from helpers import native, native_sleep, output_of, run_python, settle
 
 import evergreen
-from evergreen import Deadlock, EventLoop, _threads, patcher, sleep, spawn
+from evergreen import Deadlock, EventLoop, patcher, sleep, spawn
 
 
 @pytest.fixture
 def patched(hub):
     with patcher.patched(thread=True):
         yield hub
-
-
-def native(function, *args):
-    """A call in a native thread of its own; its get() waits as a task does."""
-    call = _threads.Call(function, args, {})
-    _threads.start_native_thread(call.run, ())
-    return call
 
 
 def refusal(function, /, *args, **kwargs):

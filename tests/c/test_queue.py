@@ -10,7 +10,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import in_thread, output_of, pass_time, settle
+from helpers import Boom, in_thread, output_of, pass_time, settle
 
 from evergreen import EventLoop, TaskExit, sleep, spawn
 from evergreen.queue import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown
@@ -18,10 +18,6 @@ from evergreen.timeout import move_on_after
 
 PATIENCE = 30
 EVERY = [Queue, LifoQueue, PriorityQueue]
-
-
-class Boom(Exception):
-    pass
 
 
 class Mine(Queue):

@@ -6,15 +6,11 @@ import sys
 import weakref
 
 import pytest
-from helpers import in_thread, pass_time, settle
+from helpers import Boom, in_thread, pass_time, settle
 
 from evergreen import TaskExit, sleep, spawn
 from evergreen.event import Event
 from evergreen.timeout import Timeout, fail_after, move_on_after, shield
-
-
-class Boom(Exception):
-    pass
 
 
 def test_a_timeout_goes_off_at_the_wait(hub):

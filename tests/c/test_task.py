@@ -9,16 +9,12 @@ import traceback
 import weakref
 
 import pytest
-from helpers import in_thread, output_of, pass_time, run_python, settle
+from helpers import Boom, in_thread, output_of, pass_time, run_python, settle
 
 import evergreen
 from evergreen import Channel, EventLoop, Task, TaskExit, sleep, spawn
 from evergreen import _evergreen_c as core
 from evergreen.event import Event
-
-
-class Boom(Exception):
-    pass
 
 
 def fail(text="bang"):

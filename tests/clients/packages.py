@@ -326,7 +326,8 @@ async def app(scope, receive, send):
 listener = socket.socket()
 listener.bind(("127.0.0.1", 0))
 port = listener.getsockname()[1]
-server = uvicorn.Server(uvicorn.Config(app, loop="asyncio", log_level="error", lifespan="off"))  # uvloop waits in C
+config = uvicorn.Config(app, loop="asyncio", log_level="error", lifespan="off")  # uvloop waits in C
+server = uvicorn.Server(config)
 thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
 
 def begin():
