@@ -439,3 +439,13 @@ def test_input_without_a_terminal_reads_stdin():
     print(spawn(input).result(), input())
     """
     assert output_of(code, input="a\nb\n") == "a b\n"
+
+
+def test_tasks_run_while_the_interpreter_in_module_code_waits_for_a_statement(terminal, module):
+    """What `evergreen run -m code` starts."""
+    user = terminal("import code; code.interact(local=globals(), exitmsg='')", module)
+    user.wait_for(">>> ")
+    user.type("task = spawn(lambda: (wait_for_ticks(), print('it goes on')))\n")
+    user.wait_for("[^(]it goes on")
+    user.type("\x04")
+    assert user.end() == 0
