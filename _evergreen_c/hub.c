@@ -262,10 +262,10 @@ eg_hub_poll(EgHub *hub, bool block)
         hub_look(hub);
     eg_fd_after_poll(hub);
     eg_hub_after_poll(hub);
-    eg_signal_after_poll(hub);
     eg_ring_append(&hub->ready, &hub->inbox);
     uint64_t now = eg_clock_now();
     hub_fire_timers(hub, now);
+    eg_signal_after_poll(hub);
     hub_calibrate(hub, now);
     hub->polls++;
     hub->budget = TURNS;

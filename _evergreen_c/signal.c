@@ -185,7 +185,8 @@ eg_signal_after_poll(EgHub *hub)
         self->queued = true;
     }
     self->happened = false;
-    if (EG_UNLIKELY(self->chained >= 0) && (!self->queued || hub->ready.first != &self->node))
+    bool alone = self->queued && hub->ready.first == &self->node && !hub->due.first;
+    if (EG_UNLIKELY(self->chained >= 0) && !alone)
         signal_give(self);
 }
 
