@@ -125,10 +125,11 @@ leaks:
 # Python's own allocators would hide what the sanitizer looks for; what Python leaks at exit is not its business.
 ASAN_LIBRARIES = $$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so.6)
 # ASan reports into files, since a test may swallow what its child says; UBSan cannot beside it, so pytest leaves
-# the error stream alone.
+# the error stream alone.  It gives threads no signal stack, since it would free that of faulthandler instead, which
+# pytest enables, in a test of pytest itself in a thread.
 ASAN_REPORT = $(CURDIR)/.venv-asan/report
 ASAN_RUN = LD_PRELOAD="$(ASAN_LIBRARIES)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=log_path=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 \
+	ASAN_OPTIONS=log_path=$(ASAN_REPORT):detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1:use_sigaltstack=0 \
 	UBSAN_OPTIONS=log_path=$(ASAN_REPORT):print_stacktrace=1:halt_on_error=1
 
 asan:
