@@ -287,6 +287,7 @@ int eg_shield_enter(EgTask *me);  /* -1: exception, and no shield */
 void eg_shield_begin(EgTask *me); /* the same, raising nothing */
 void eg_shield_leave(EgTask *me);
 void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
+void eg_wait_drop(EgTask *);        /* it waits no more, never runs, and is not handed anything */
 
 /* An exception for a block of code that a task is in (its time is up, its group failed): raised
  * at a wait once nothing else is on its way, and no shield that is inside of the block is

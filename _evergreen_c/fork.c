@@ -12,14 +12,6 @@
 
 #include <unistd.h>
 
-/* It waits no more, and will not be handed anything. */
-static void
-fork_drop_wait(EgTask *task)
-{
-    task->wait.outcome = EG_TIMED_OUT;
-    eg_wait_visit_leave(task);
-}
-
 static void
 fork_drop_joiners(EgTask *task)
 {
@@ -32,7 +24,7 @@ fork_drop_task(EgTask *task)
 {
     /* Its greenlet holds the stack of a call that goes on in the parent: it is kept, unended,
      * by the reference that the task holds, and the task by the one that it took at its start. */
-    fork_drop_wait(task);
+    eg_wait_drop(task);
     fork_drop_joiners(task);
     task->state = EG_ENDED;
     task->result = Py_NewRef(Py_None);
@@ -97,10 +89,10 @@ static void
 fork_drop_hub(EgHub *hub)
 {
     for (EgTask *task = hub->tasks; task; task = task->next)
-        fork_drop_wait(task);
-    fork_drop_wait(hub->main);
+        eg_wait_drop(task);
+    eg_wait_drop(hub->main);
     if (hub->foreign)
-        fork_drop_wait(hub->foreign);
+        eg_wait_drop(hub->foreign);
 }
 
 /* after_fork_in_child(keep_tasks) */

@@ -557,6 +557,8 @@ eg_hub_destroy(EgHub *hub)
     int status = hub_end_tasks(hub);
     PyErr_Fetch(&type, &value, &traceback); /* all of it is done all the same */
     hub->destroyed = true;
+    for (EgTask *task = hub->tasks; task; task = task->next)
+        eg_wait_drop(task); /* what would not end, or is in somebody else's greenlet */
     eg_park_hub_end(hub);
     eg_work_close(hub);
     eg_wires_close(hub);

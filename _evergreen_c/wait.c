@@ -122,6 +122,13 @@ eg_wait_visit_leave(EgTask *task)
         eg_queue_remove(&wait->links[i]);
 }
 
+void
+eg_wait_drop(EgTask *task)
+{
+    task->wait.outcome = EG_TIMED_OUT;
+    eg_wait_visit_leave(task);
+}
+
 bool
 eg_wait_wake(EgTask *task, EgLink *by, PyObject *value)
 {

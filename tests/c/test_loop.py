@@ -714,6 +714,35 @@ def test_destroy_warns_of_tasks_that_would_not_end():
     assert out == "1 tasks would not end with their event loop\n0\n"
 
 
+def test_a_task_that_would_not_end_is_handed_nothing_after_destroy():
+    out = output_of(
+        """
+        import evergreen, warnings
+        from evergreen.locks import Lock
+        from evergreen.queue import Queue
+        warnings.simplefilter("ignore")
+        lock, queue = Lock(), Queue()
+
+        def stubborn(wait):
+            while True:
+                try:
+                    wait()
+                except BaseException:
+                    pass
+
+        lock.acquire()
+        for wait in lock.acquire, queue.get:
+            evergreen.spawn(stubborn, wait)
+        evergreen.sleep(0)
+        evergreen.current.loop.destroy()
+        lock.release()
+        queue.put("item")
+        print(lock.acquire(timeout=0), queue.get(timeout=0))
+        """
+    )
+    assert out == "True item\n"
+
+
 def test_a_destroyed_loop_refuses_to_work(hub):
     hub.destroy()
     for call in (
