@@ -18,9 +18,31 @@ def _watchable(thing: Any) -> Any:
     """Return what a Watch takes for *thing*: itself, or an event that is set when it is done."""
     if isinstance(thing, _WATCHED) or not hasattr(thing, "add_done_callback"):
         return thing
-    done = Event()
-    thing.add_done_callback(lambda _: done.set())
-    return done
+    return _event_of(thing)
+
+
+_events: Any = None  # by future, weakly; made when first needed
+
+
+def _event_of(future: Any) -> Event:
+    """Return the event that is set when a future is done: one, however often it is waited for.
+
+    A callback cannot be taken back, and each wait that is given up would leave one in the future.
+    """
+    global _events
+    if _events is None:
+        from weakref import WeakKeyDictionary  # not before: it takes long to import
+
+        _events = WeakKeyDictionary()
+    try:
+        known: Event | None = _events.get(future)
+        if known is not None:
+            return known
+        event = _events[future] = Event()
+    except TypeError:  # there are no weak references to it
+        event = Event()
+    future.add_done_callback(lambda _: event.set())
+    return event
 
 
 def iwait(objects: Iterable[Any], count: int | None = None, timeout: float | None = None) -> Iterator[Any]:

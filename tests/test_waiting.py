@@ -248,3 +248,32 @@ def test_wait_and_iwait_have_signatures():
 def test_ten_thousand_things(hub):
     tasks = [spawn(sleep, 0.001) for _ in range(10_000)]
     assert sorted(wait(tasks), key=id) == sorted(tasks, key=id)
+
+
+def test_waits_that_are_given_up_leave_one_callback_in_a_future_of_others(hub):
+    future = concurrent.futures.Future()
+    for _ in range(100):
+        assert wait([future], timeout=0) == []
+    assert len(future._done_callbacks) == 1
+    waiting = [spawn(wait, [future]) for _ in range(3)]
+    settle()
+    future.set_result(1)
+    assert [task.result() for task in waiting] == [[future]] * 3
+    assert wait([future], timeout=0) == [future]
+    gone = weakref.ref(future)
+    del future, waiting
+    assert gone() is None
+
+
+def test_a_future_without_weak_references_can_be_waited_for(hub):
+    class Plain:
+        __slots__ = ("call",)
+
+        def add_done_callback(self, call):
+            self.call = call
+
+    future = Plain()
+    task = spawn(wait, [future])
+    settle()
+    future.call(future)
+    assert task.result() == [future]
