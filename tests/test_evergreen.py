@@ -156,7 +156,7 @@ def test_run_needs_a_callable(hub, bad):
 
 def test_run_takes_the_current_context_along(hub):
     variable = contextvars.ContextVar("variable")
-    variable.set("outside")
+    token = variable.set("outside")
 
     def main():
         seen = variable.get()
@@ -165,6 +165,7 @@ def test_run_takes_the_current_context_along(hub):
 
     assert evergreen.run(main) == "outside"
     assert variable.get() == "outside"
+    variable.reset(token)
 
 
 def test_run_with_everything_blocked_is_a_deadlock_that_kills_the_task():

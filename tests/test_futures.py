@@ -525,12 +525,13 @@ def test_each_call_has_a_copy_of_the_submitters_context(tasks):
         sleep(0.001)
         return seen
 
-    calls = []
+    calls, before = [], var.set(0)
     for n in range(6):
         var.set(n)
         calls.append(tasks.submit(call))
     var.set(7)
     assert [call.result() for call in calls] == list(range(6))
+    var.reset(before)
 
 
 def test_each_call_has_greenlet_local_data_of_its_own(tasks):

@@ -14,15 +14,19 @@ pytestmark = pytest.mark.usefixtures("hub")
 
 
 @pytest.fixture
-def narrow():
-    """Lanes of one thread."""
-    before = {name: lane_limit(name, 1) for name in _threads.lanes}
-    for lane in _threads.lanes.values():
-        lane.reset()
-    yield
+def narrow(monkeypatch):
+    """Lanes of one thread, which does not stay for long."""
+    before = {name: lane_limit(name) for name in _threads.lanes}
+    with monkeypatch.context() as patch:
+        patch.setattr(_threads, "IDLE_SECONDS", 0.01)
+        for name in before:
+            lane = _threads.Lane(name, 1)
+            patch.setattr(_threads, name, lane)
+            patch.setitem(_threads.lanes, name, lane)
+            lane_limit(name, 1)
+        yield
     for name, limit in before.items():
         lane_limit(name, limit)
-        _threads.lanes[name].reset()
 
 
 def test_a_call_runs_in_a_native_thread_while_others_run():

@@ -134,6 +134,7 @@ class LeakCheck:
             if not all(report.passed for report in reports):
                 break
         re.purge()  # pytest.raises(match=) compiles what the test asks for, a port's number and all
+        sys.path_importer_cache.clear()  # tests import from folders of their own
         gc.collect()
         return reports
 

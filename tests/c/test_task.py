@@ -919,8 +919,10 @@ def test_what_nobody_observed_is_reported_at_exit():
     assert "third" not in child.stderr
 
 
-@pytest.mark.parametrize("exception", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
-def test_exceptions_that_end_a_program_reach_main(hub, exception):
+@pytest.mark.parametrize("make", [lambda: SystemExit(3), KeyboardInterrupt], ids=["exit", "interrupt"])
+def test_exceptions_that_end_a_program_reach_main(hub, make):
+    exception = make()
+
     def leave():
         raise exception
 
