@@ -673,8 +673,10 @@ def test_an_initializer_runs_first_in_each_thread(hub):
 
 
 def test_a_failing_initializer_breaks_the_pool(hub, caplog):
-    with ThreadPoolExecutor(2, initializer=lambda: (time.sleep(0.005), boom())) as pool:
+    gate = threading.Event()
+    with ThreadPoolExecutor(2, initializer=lambda: (gate.wait(), boom())) as pool:
         calls = [pool.submit(int) for _ in range(5)]
+        gate.set()
         for call in calls:
             with pytest.raises(BrokenExecutor, match="initializer failed"):
                 call.result()

@@ -238,7 +238,7 @@ def test_the_first_thread_of_the_main_thread_brings_its_loop():
 
 def test_context_variables_are_as_those_of_a_thread(hub):
     variable = contextvars.ContextVar("variable", default="default")
-    variable.set("outer")
+    token = variable.set("outer")
 
     def look():
         found.append(variable.get())
@@ -253,6 +253,7 @@ def test_context_variables_are_as_those_of_a_thread(hub):
         settle()
     assert found[1] == found[0]
     assert variable.get() == "outer"
+    variable.reset(token)
 
 
 # ---- joining --------------------------------------------------------------------------------
