@@ -19,6 +19,7 @@
 
 #define IDLE_MAX 1024
 #define STEP 2304 /* bytes: more than the stack of a task that waits in one Python function */
+#define FEW 64
 
 static void **greenlet_api;
 
@@ -228,9 +229,12 @@ hub_start(EgHub *hub, EgTask *task, EgNode *node)
     }
     PyObject_GC_UnTrack(worker); /* it is alive until worker_main() ends: no cycle is garbage */
     task->greenlet = worker;     /* moved */
-    /* Every other worker begins a step deeper: two that take turns do not lie in the same place,
-     * so greenlet copies the stack of one of them, not of both. */
-    volatile char *step = hub->started++ % 2 ? alloca(STEP) : NULL;
+    /* While there are few tasks every other worker begins a step deeper: two that take turns do not
+     * lie in the same place, so greenlet copies the stack of one of them, not of both. Among many
+     * there is nothing to gain, and the step is copied with this stack. */
+    bool steps = hub->ntasks < FEW && hub->started % 2;
+    volatile char *step = steps ? alloca(STEP) : NULL;
+    hub->started++;
     if (step)
         *step = 0;
     if (park_switch(hub, worker, node) < 0)
