@@ -373,9 +373,8 @@ result_entries(EgFs *fs)
 {
     PyObject *list = PyList_New(0);
     uv_dirent_t entry;
-    while (list && uv_fs_scandir_next(&fs->uv, &entry) == 0) {
+    while (list && uv_fs_scandir_next(&fs->uv, &entry) == 0)
         entries_add(&list, fs, entry.name, (int)entry.type);
-    }
     return entries_made("directory_entries", fs, list);
 }
 

@@ -5,7 +5,7 @@
 
 enum { RUN_DEFAULT = 1, RUN_FOREVER = 2, RUN_ONCE = 3, RUN_NOWAIT = 4 };
 
-/* ---- making and finding --------------------------------------------------------------- */
+/* ---- ending: by hand, or with its thread ------------------------------------------------- */
 /* destroy(), once it is known to be right. */
 static int
 loop_end(EgHub *hub)
@@ -15,7 +15,6 @@ loop_end(EgHub *hub)
     return result ? eg_hub_destroy(hub) : -1;
 }
 
-/* ---- the end of its thread ---------------------------------------------------------------- */
 #define GUARD "evergreen.loop" /* in the dictionary of the thread */
 
 /* The dictionary goes: by the end of the thread, which can still run Python code here, or, in
@@ -52,6 +51,7 @@ loop_guard(void)
     return status;
 }
 
+/* ---- making and finding --------------------------------------------------------------- */
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {

@@ -518,6 +518,7 @@ def test_weak_references_isinstance_and_signature(hub):
 
 def test_no_reference_is_lost_or_kept(hub):
     data, value = local(), Value()
+    run(lambda: None)  # from now on the loop has its greenlets, which refer to main's
     before = sys.getrefcount(data), sys.getrefcount(value), sys.getrefcount(greenlet.getcurrent())
 
     def work():
@@ -539,7 +540,7 @@ def test_no_reference_is_lost_or_kept(hub):
     after = sys.getrefcount(data), sys.getrefcount(value), sys.getrefcount(greenlet.getcurrent())
     assert after[0] == before[0]
     assert after[1] <= before[1] + 2  # greenlet frees what a thread left when the next one ends
-    assert after[2] <= before[2] + 2
+    assert after[2] <= before[2] + 1
 
 
 def test_the_interpreter_exits_with_locals_everywhere():
