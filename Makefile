@@ -7,6 +7,7 @@ PYTHON =
 DBG_PYTHON = python3.11-dbg
 VENV = .venv
 ARGS =
+SECONDS =
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -15,7 +16,7 @@ BENCH_C_FILES := $(wildcard benchmarks/native/*.c)
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test test-clients conformance races lint format bench bench-tools bench-quick bench-check \
+.PHONY: help build demo test test-clients conformance races fuzz lint format bench bench-tools bench-quick bench-check \
 	leaks asan docs test-next test-all clean FORCE
 .DELETE_ON_ERROR:
 
@@ -26,6 +27,7 @@ help:
 	@echo 'test-clients client libraries, patched, against their servers (those that are installed)'
 	@echo 'conformance  CPython'\''s own tests with everything patched: what passes only without'
 	@echo 'races        random schedules over every primitive, ARGS=100000 of them or as many as you like'
+	@echo 'fuzz         searchers, SECONDS=60 each: re-entrance, raw greenlets, descriptors, memory, peers; also with asan'
 	@echo 'lint         ruff, mypy, clang-format'
 	@echo 'format       let ruff and clang-format rewrite the files'
 	@echo 'bench        the benchmarks, into docs/benchmarks.md; bench-quick: rougher and sooner, printed only'
@@ -96,6 +98,9 @@ bench-quick: bench-tools
 docs: build $(VENV)/.extra-docs
 	$(VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
+fuzz: build
+	EVERGREEN_FUZZ=$(or $(SECONDS),60) $(VENV)/bin/python -m pytest -q -rP -o faulthandler_timeout=3600 tests/fuzz $(ARGS)
+
 lint: $(VENV)/.extra-lint
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -135,7 +140,8 @@ ASAN_RUN = LD_PRELOAD="$(ASAN_LIBRARIES)" PYTHONMALLOC=malloc \
 asan:
 	@$(MAKE) --no-print-directory VENV=.venv-asan PYTHON=$(PYTHON) .venv-asan/.sanitized
 	@rm -f $(ASAN_REPORT).*
-	cd .venv-asan/src && { $(ASAN_RUN) ../bin/python -m pytest -q --capture=sys -o faulthandler_timeout=600 $(ARGS); status=$$?; \
+	cd .venv-asan/src && { EVERGREEN_FUZZ=$(SECONDS) $(ASAN_RUN) ../bin/python -m pytest -q --capture=sys \
+		-o faulthandler_timeout=$(or $(SECONDS),600) $(ARGS); status=$$?; \
 		for report in $(ASAN_REPORT).*; do [ ! -e "$$report" ] || { cat "$$report"; status=1; }; done; \
 		exit $$status; }
 
