@@ -1,6 +1,7 @@
 """benchmarks/: every adapter works, a run keeps to its time, and what becomes of the figures."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -162,3 +163,25 @@ def test_report_writes_a_table_and_a_chart_for_each_workload(files, tmp_path):
     for name in ("turns", "alone", "delay"):
         assert f"page/{name}.svg" in page
         ElementTree.parse(tmp_path / "page" / f"{name}.svg")  # it is well-formed
+
+
+def test_two_checkouts_take_turns(tmp_path):
+    for side in ("old", "new"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / ".venv").symlink_to(sys.prefix)
+    trees = [str(tmp_path / "old"), str(tmp_path / "new")]
+    options = ["--only", "lock", "--turns", "1", "--seconds", "0.001", "--tolerance", "1000"]
+    done = run("turns.py", *trees, *options)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^lock +\d+ +cpu +[\d.]+ +[\d.]+ +[\d.]+$", done.stdout, re.M)
+    assert "nothing is slower" in done.stdout
+    options[-1] = "0"
+    done = run("turns.py", *trees, *options)
+    assert done.returncode == 1
+    assert "slower:\nlock 200000 cpu: " in done.stdout
+
+
+def test_turns_of_a_checkout_that_was_not_built_says_so(tmp_path):
+    done = run("turns.py", str(tmp_path), str(tmp_path))
+    assert done.returncode == 2
+    assert "run make build" in done.stderr
