@@ -77,7 +77,8 @@ eg_os_may_wait(void)
     return false;
 }
 
-/* Park until it may be ready: 1; 0: the program has made it non-blocking; -1: exception. */
+/* Park until it may be ready: 1; 0: its call does not wait: the program has made it non-blocking, or
+ * has opened it for the other direction; -1: exception. */
 static int
 fd_wait(int fd, int events)
 {
@@ -86,7 +87,7 @@ fd_wait(int fd, int events)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (flags & O_NONBLOCK)
+    if ((flags & O_NONBLOCK) || (flags & O_ACCMODE) == (events == EG_READ ? O_WRONLY : O_RDONLY))
         return 0;
     EgTask *me = eg_wait_begin();
     return me && eg_fd_wait(me, fd, events, EG_FOREVER, false) >= 0 ? 1 : -1;

@@ -63,6 +63,7 @@
     X(write, ssize_t, (int, const void *, size_t))                                                 \
     X(writev, ssize_t, (int, const struct iovec *, int))                                           \
     X(connect, int, (int, const struct sockaddr *, socklen_t))                                     \
+    X(setsockopt, int, (int, int, int, const void *, socklen_t))                                   \
     X(accept, int, (int, struct sockaddr *, socklen_t *))                                          \
     X(accept4, int, (int, struct sockaddr *, socklen_t *, int))                                    \
     X(sleep, unsigned, (unsigned))                                                                 \
@@ -111,6 +112,9 @@ libc_find(void)
 static const EgNativeCore *core; /* NULL: nobody has registered */
 static const void *excluded_bases[4];
 static THREAD_LOCAL int handlers; /* signal handlers that run in this thread */
+
+#define TABLE_LEAST 64 /* descriptors that the kernel's table of a process has room for, at least */
+static int table_known = TABLE_LEAST; /* it never shrinks, but in a forked child */
 
 static const void *
 base_of(const void *address)
@@ -182,6 +186,23 @@ static void
 core_leave(void)
 {
     __atomic_store_n(&core, NULL, __ATOMIC_RELEASE);
+    table_known = TABLE_LEAST;
+}
+
+/* ---- the caller's memory ----------------------------------------------------------------- */
+/* Read it as the kernel does. False: it cannot be read, which the kernel says best. */
+static bool
+copy_in(void *to, const void *from, size_t n)
+{
+    struct iovec here = {to, n}, there = {(void *)from, n};
+    int saved = errno;
+    ssize_t got = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+    if (got < 0 && errno != EFAULT) { /* not permitted here */
+        memcpy(to, from, n);
+        got = (ssize_t)n;
+    }
+    errno = saved;
+    return got == (ssize_t)n;
 }
 
 /* ---- waiting -------------------------------------------------------------------------- */
@@ -263,11 +284,17 @@ socket_deadline(int fd, int option)
 }
 
 static int
+socket_option(int fd, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, option, &value, &size) < 0 ? -1 : value;
+}
+
+static int
 socket_type(int fd)
 {
-    int type = 0;
-    socklen_t size = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ? -1 : type;
+    return socket_option(fd, SO_TYPE);
 }
 
 /* ---- poll, select, epoll ---------------------------------------------------------------- */
@@ -341,39 +368,65 @@ ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset
     return poll_until(EG_NATIVE_ppoll, fds, n, timespec_deadline(timeout), mask);
 }
 
+/* How many descriptors the process's table has room for: select() looks at no more. */
+static int
+table_size(void)
+{
+    char text[4096], *line;
+    int file = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t n = file < 0 ? -1 : LIBC(read)(file, text, sizeof text - 1);
+    if (file >= 0)
+        close(file);
+    text[n < 0 ? 0 : n] = 0;
+    long size = (line = strstr(text, "\nFDSize:")) ? atol(line + 8) : sysconf(_SC_OPEN_MAX);
+    return size < TABLE_LEAST ? TABLE_LEAST : size < INT_MAX ? (int)size : INT_MAX;
+}
+
+static int
+table_bound(int nfds)
+{
+    if (nfds > __atomic_load_n(&table_known, __ATOMIC_RELAXED)) {
+        int saved = errno;
+        __atomic_store_n(&table_known, table_size(), __ATOMIC_RELAXED);
+        errno = saved;
+    }
+    return nfds < table_known ? nfds : table_known;
+}
+
 /* The three sets of a select(), as they were when it was called, and as poll() wants them. */
 typedef struct {
     fd_set *sets[3];
-    size_t bytes; /* of each that counts */
-    char *saved;  /* three times so many */
+    size_t words;         /* of each that counts */
+    unsigned long *saved; /* three times so many */
     struct pollfd *fds;
     nfds_t n;
 } Selection;
 
+#define WORD_BITS (8 * (int)sizeof(unsigned long))
+
 static bool
 selection_has(const Selection *selection, int which, int fd)
 {
-    const unsigned char *set = (unsigned char *)selection->saved + selection->bytes * (size_t)which;
-    const unsigned long *words = (const unsigned long *)set;
-    size_t bits = 8 * sizeof *words;
-    return selection->sets[which] && (words[(size_t)fd / bits] >> ((size_t)fd % bits) & 1);
+    const unsigned long *words = selection->saved + selection->words * (size_t)which;
+    return selection->sets[which] && (words[fd / WORD_BITS] >> (fd % WORD_BITS) & 1);
 }
 
-static bool
+/* 1: done; 0: there is a fault in the sets, which is the kernel's to report; -1: no memory. */
+static int
 selection_save(Selection *selection, int nfds)
 {
     static const short asks[] = {POLLIN, POLLOUT, POLLPRI};
-    size_t bits = 8 * sizeof(unsigned long);
-    selection->bytes = ((size_t)nfds + bits - 1) / bits * sizeof(unsigned long);
-    selection->n = 0;
-    selection->saved = malloc(3 * selection->bytes + 1);
+    nfds = table_bound(nfds);
+    selection->words = ((size_t)nfds + WORD_BITS - 1) / WORD_BITS;
+    selection->saved = calloc(3 * selection->words + 1, sizeof *selection->saved);
     selection->fds = malloc((size_t)nfds * sizeof *selection->fds + 1);
     if (!selection->saved || !selection->fds)
-        return false;
+        return -1;
     for (int which = 0; which < 3; which++)
-        if (selection->sets[which])
-            memcpy(selection->saved + selection->bytes * (size_t)which, selection->sets[which],
-                   selection->bytes);
+        if (selection->sets[which]
+            && !copy_in(selection->saved + selection->words * (size_t)which, selection->sets[which],
+                        selection->words * sizeof *selection->saved))
+            return 0;
     for (int fd = 0; fd < nfds; fd++) {
         short events = 0;
         for (int which = 0; which < 3; which++)
@@ -382,19 +435,23 @@ selection_save(Selection *selection, int nfds)
         if (events)
             selection->fds[selection->n++] = (struct pollfd){fd, events, 0};
     }
-    return true;
+    return 1;
 }
 
+/* Undo what a select() that found nothing has written, and write nothing else. */
 static void
 selection_restore(const Selection *selection)
 {
-    for (int which = 0; which < 3; which++)
-        if (selection->sets[which])
-            memcpy(selection->sets[which], selection->saved + selection->bytes * (size_t)which,
-                   selection->bytes);
+    for (int which = 0; which < 3; which++) {
+        unsigned long *set = (unsigned long *)(void *)selection->sets[which];
+        const unsigned long *saved = selection->saved + selection->words * (size_t)which;
+        for (size_t i = 0; set && i < selection->words; i++)
+            if (set[i] != saved[i])
+                set[i] = saved[i];
+    }
 }
 
-/* As select(), with the mask of pselect() or NULL. *left: ns that were left, 0 at a timeout. */
+/* As select(), with the mask of pselect() or NULL. */
 static int
 select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline,
              const sigset_t *mask)
@@ -402,11 +459,12 @@ select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline
     static const struct timespec zero;
     int saved = errno, set = -1, found = -1;
     Selection selection = {.sets = {sets[0], sets[1], sets[2]}};
-    if (!selection_save(&selection, nfds)) {
+    int status = selection_save(&selection, nfds);
+    if (status < 0) {
         errno = ENOMEM;
         goto done;
     }
-    for (bool last = false;;) {
+    for (bool last = status == 0;;) {
         found = LIBC(pselect)(nfds, sets[0], sets[1], sets[2], &zero, mask);
         if (found || last)
             break;
@@ -440,10 +498,11 @@ co_select(int nfds, fd_set *reads, fd_set *writes, fd_set *excepts, struct timev
 {
     uint64_t deadline = FOREVER;
     if (timeout)
-        deadline = after(ns_of(timeout->tv_sec, (uint64_t)timeout->tv_usec * 1000));
+        deadline = after(ns_of(timeout->tv_sec + timeout->tv_usec / 1000000,
+                               (uint64_t)(timeout->tv_usec % 1000000) * 1000));
     int found = select_until(EG_NATIVE_select, nfds, (fd_set *const[]){reads, writes, excepts},
                              deadline, NULL);
-    if (timeout) { /* as Linux does */
+    if (deadline != FOREVER) { /* as Linux does */
         struct timespec rest = timespec_of(left_until(deadline));
         *timeout = (struct timeval){rest.tv_sec, rest.tv_nsec / 1000};
     }
@@ -530,161 +589,229 @@ msg_rest(struct msghdr *rest, struct iovec **copy, const struct msghdr *whole, s
         (*copy)[i].iov_base = (char *)(*copy)[i].iov_base + done;
         (*copy)[i].iov_len -= done;
     }
-    *rest = *whole;
-    rest->msg_iov = *copy + i;
-    rest->msg_iovlen = n - i;
-    rest->msg_control = NULL; /* it went with the first bytes */
-    rest->msg_controllen = 0;
+    *rest = (struct msghdr){.msg_iov = *copy + i, .msg_iovlen = n - i}; /* all else is done */
     return true;
 }
 
-/* A recvmsg() or sendmsg() that parks. What the kernel says about a message is in *msg. */
+/* What a call moves between a socket and memory. The kernel is given what the caller gave, and
+ * reads it first: what it has taken without complaint may be read here. */
+typedef struct {
+    EgNativeCall call;
+    int fd, flags;
+    bool out;
+    struct msghdr *msg; /* of recvmsg() and sendmsg(); NULL: the others, which have a buffer */
+    void *buffer;
+    size_t n;
+    struct sockaddr *address; /* or NULL, as the next two */
+    socklen_t *length;        /* of recvfrom() */
+    socklen_t size;           /* of sendto() */
+} Transfer;
+
 static ssize_t
-transfer(EgNativeCall call, int fd, struct msghdr *msg, int flags, bool out)
+transfer_try(const Transfer *self, int flags)
+{
+    if (self->msg)
+        return self->out ? LIBC(sendmsg)(self->fd, self->msg, flags)
+                         : LIBC(recvmsg)(self->fd, self->msg, flags);
+    return self->out
+               ? LIBC(sendto)(self->fd, self->buffer, self->n, flags, self->address, self->size)
+               : LIBC(recvfrom)(self->fd, self->buffer, self->n, flags, self->address,
+                                self->length);
+}
+
+/* The same for what is left after so many bytes. */
+static ssize_t
+transfer_rest(const Transfer *self, struct iovec **copy, size_t done, int flags)
+{
+    struct msghdr rest;
+    if (!self->msg) {
+        struct iovec part = {(char *)self->buffer + done, self->n - done};
+        rest = (struct msghdr){.msg_iov = &part, .msg_iovlen = 1};
+        return self->out ? LIBC(sendmsg)(self->fd, &rest, flags)
+                         : LIBC(recvmsg)(self->fd, &rest, flags);
+    }
+    if (!msg_rest(&rest, copy, self->msg, done)) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return self->out ? LIBC(sendmsg)(self->fd, &rest, flags)
+                     : LIBC(recvmsg)(self->fd, &rest, flags);
+}
+
+static bool low_mark_used; /* somebody has set SO_RCVLOWAT, of whatever socket */
+
+/* How much a blocking call moves at least, of which *got* bytes have been. */
+static size_t
+transfer_least(const Transfer *self, size_t got)
+{
+    bool all = self->out || (self->flags & MSG_WAITALL);
+    if (!all && !__atomic_load_n(&low_mark_used, __ATOMIC_RELAXED))
+        return got;
+    size_t bytes = self->msg ? iov_bytes(self->msg) : self->n;
+    if (got == 0 || got >= bytes || socket_type(self->fd) != SOCK_STREAM)
+        return got;
+    int family = socket_option(self->fd, SO_DOMAIN);
+    if ((self->flags & MSG_PEEK) && family != AF_INET && family != AF_INET6)
+        return got; /* only TCP looks for more than there is */
+    if (all)
+        return bytes;
+    size_t mark = (size_t)socket_option(self->fd, SO_RCVLOWAT);
+    return mark < bytes ? mark : bytes;
+}
+
+/* Park until a transfer may go on. *tried: it has been, since a poll() said so. */
+static EgNativeOutcome
+transfer_wait(const Transfer *self, uint64_t deadline, bool *tried)
+{
+    short ready = self->out ? poll_now(self->fd, POLLOUT) : 0;
+    *tried = ready && !*tried;
+    if (!ready)
+        return wait_fd(self->call, self->fd, self->out ? POLLOUT : POLLIN, deadline);
+    if (*tried)
+        return EG_NATIVE_AGAIN; /* it came just now */
+    /* A datagram that its receiver has no room for: no event tells when. */
+    uint64_t until = after(2 * MILLISECOND);
+    EgNativeOutcome outcome = wait_time(self->call, until < deadline ? until : deadline);
+    return outcome == EG_NATIVE_TIMED_OUT && until < deadline ? EG_NATIVE_AGAIN : outcome;
+}
+
+/* A transfer that parks. */
+static ssize_t
+transfer(const Transfer *self)
 {
     int saved = errno, error = 0;
-    size_t bytes = iov_bytes(msg), done = 0;
+    size_t done = 0;
     struct iovec *copy = NULL;
-    const struct msghdr whole = *msg; /* the lengths in *msg become what was received */
-    struct msghdr rest = whole;
     uint64_t deadline = 0; /* not asked yet */
-    ssize_t got;
-    for (bool timed_out = false, native = false, tried = false;;) {
-        int how = flags | (native ? 0 : MSG_DONTWAIT) | (done ? MSG_NOSIGNAL : 0);
-        got = out ? LIBC(sendmsg)(fd, &rest, how) : LIBC(recvmsg)(fd, &rest, how);
-        if (got >= 0) {
-            if (!done)
-                *msg = rest, msg->msg_iov = whole.msg_iov, msg->msg_iovlen = whole.msg_iovlen;
-            done += (size_t)got;
-            bool whole_wanted = out || ((flags & MSG_WAITALL) && !(flags & MSG_PEEK));
-            if (!whole_wanted || got == 0 || done >= bytes || native
-                || socket_type(fd) != SOCK_STREAM || !msg_rest(&rest, &copy, &whole, done))
-                break;
-            continue;
-        }
+    bool peeks = self->flags & MSG_PEEK, tried = false;
+    for (EgNativeOutcome outcome = EG_NATIVE_AGAIN;;) {
+        bool native = outcome == EG_NATIVE_PASS;
+        int how = self->flags | (native ? 0 : MSG_DONTWAIT);
+        ssize_t got = done && !peeks ? transfer_rest(self, &copy, done, how | MSG_NOSIGNAL)
+                                     : transfer_try(self, how);
         error = errno;
-        if ((error != EAGAIN && error != EWOULDBLOCK) || timed_out || native)
+        if (got >= 0) {
+            done = peeks ? (size_t)got : done + (size_t)got;
+            error = 0;
+            if (got == 0 || native || done >= transfer_least(self, done))
+                break;
+            if (!peeks)
+                continue;
+            if (poll_now(self->fd, POLLRDHUP))
+                break; /* no more will come */
+        } else if ((error != EAGAIN && error != EWOULDBLOCK) || native)
+            break;
+        if (outcome == EG_NATIVE_TIMED_OUT)
             break;
         if (!deadline) {
-            if (is_nonblocking(fd))
+            if (is_nonblocking(self->fd))
                 break;
-            deadline = socket_deadline(fd, out ? SO_SNDTIMEO : SO_RCVTIMEO);
+            deadline = socket_deadline(self->fd, self->out ? SO_SNDTIMEO : SO_RCVTIMEO);
         }
-        if (done && (poll_now(fd, 0) & POLLERR))
+        if (done && (poll_now(self->fd, 0) & POLLERR))
             break; /* the error is for the next call */
-        uint64_t until = deadline;
-        short ready = out ? poll_now(fd, POLLOUT) : 0;
-        if (ready && !tried) {
-            tried = true; /* it came just now */
-            continue;
-        }
-        if (ready) /* a datagram that its receiver has no room for: no event tells when */
-            until = after(2 * MILLISECOND);
-        EgNativeOutcome outcome = ready ? wait_time(call, until < deadline ? until : deadline)
-                                        : wait_fd(call, fd, out ? POLLOUT : POLLIN, deadline);
+        outcome = transfer_wait(self, deadline, &tried);
         error = errno;
         if (outcome == EG_NATIVE_REFUSED)
             break;
-        native = outcome == EG_NATIVE_PASS;
-        timed_out = outcome == EG_NATIVE_TIMED_OUT && (!ready || deadline <= until);
-        rest = done ? rest : whole;
-        tried = false;
     }
     free(copy);
-    errno = done || got >= 0 ? saved : error;
-    return done || got >= 0 ? (ssize_t)done : -1;
-}
-
-static ssize_t
-co_receive(EgNativeCall call, int fd, void *buffer, size_t n, int flags, struct sockaddr *address,
-           socklen_t *length)
-{
-    struct iovec part = {buffer, n};
-    struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
-    if (address) {
-        msg.msg_name = address;
-        msg.msg_namelen = *length;
-    }
-    ssize_t got = transfer(call, fd, &msg, flags, false);
-    if (got >= 0 && address)
-        *length = msg.msg_namelen;
-    return got;
-}
-
-static ssize_t
-co_send(EgNativeCall call, int fd, const void *buffer, size_t n, int flags,
-        const struct sockaddr *address, socklen_t length)
-{
-    struct iovec part = {(void *)buffer, n};
-    struct msghdr msg = {.msg_iov = &part,
-                         .msg_iovlen = 1,
-                         .msg_name = (void *)address,
-                         .msg_namelen = address ? length : 0};
-    return transfer(call, fd, &msg, flags, true);
+    errno = done || !error ? saved : error;
+    return done || !error ? (ssize_t)done : -1;
 }
 
 EXPORT ssize_t
 recv(int fd, void *buffer, size_t n, int flags)
 {
-    return !(flags & NEVER_WAITS) && CAUGHT()
-               ? co_receive(EG_NATIVE_recv, fd, buffer, n, flags, NULL, NULL)
-               : LIBC(recv)(fd, buffer, n, flags);
+    Transfer self = {EG_NATIVE_recv, fd, flags, .buffer = buffer, .n = n};
+    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self) : LIBC(recv)(fd, buffer, n, flags);
 }
 
 EXPORT ssize_t
 recvfrom(int fd, void *buffer, size_t n, int flags, struct sockaddr *restrict address,
          socklen_t *restrict length)
 {
-    return !(flags & NEVER_WAITS) && (!address || length) && CAUGHT()
-               ? co_receive(EG_NATIVE_recvfrom, fd, buffer, n, flags, address, length)
+    Transfer self = {EG_NATIVE_recvfrom, fd, flags, .buffer = buffer, .n = n, .address = address,
+                     .length = length};
+    return !(flags & NEVER_WAITS) && CAUGHT()
+               ? transfer(&self)
                : LIBC(recvfrom)(fd, buffer, n, flags, address, length);
 }
 
 EXPORT ssize_t
 recvmsg(int fd, struct msghdr *msg, int flags)
 {
-    return !(flags & NEVER_WAITS) && msg && CAUGHT()
-               ? transfer(EG_NATIVE_recvmsg, fd, msg, flags, false)
-               : LIBC(recvmsg)(fd, msg, flags);
+    Transfer self = {EG_NATIVE_recvmsg, fd, flags, .msg = msg};
+    return !(flags & NEVER_WAITS) && msg && CAUGHT() ? transfer(&self)
+                                                     : LIBC(recvmsg)(fd, msg, flags);
 }
 
 EXPORT ssize_t
 send(int fd, const void *buffer, size_t n, int flags)
 {
-    return !(flags & NEVER_WAITS) && CAUGHT()
-               ? co_send(EG_NATIVE_send, fd, buffer, n, flags, NULL, 0)
-               : LIBC(send)(fd, buffer, n, flags);
+    Transfer self = {EG_NATIVE_send, fd, flags, .out = true, .buffer = (void *)buffer, .n = n};
+    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self) : LIBC(send)(fd, buffer, n, flags);
 }
 
 EXPORT ssize_t
 sendto(int fd, const void *buffer, size_t n, int flags, const struct sockaddr *address,
        socklen_t length)
 {
-    return !(flags & NEVER_WAITS) && CAUGHT()
-               ? co_send(EG_NATIVE_sendto, fd, buffer, n, flags, address, length)
-               : LIBC(sendto)(fd, buffer, n, flags, address, length);
+    Transfer self = {EG_NATIVE_sendto,
+                     fd,
+                     flags,
+                     .out = true,
+                     .buffer = (void *)buffer,
+                     .n = n,
+                     .address = (void *)address,
+                     .size = length};
+    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self)
+                                              : LIBC(sendto)(fd, buffer, n, flags, address, length);
 }
 
 EXPORT ssize_t
 sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    if ((flags & NEVER_WAITS) || !msg || !CAUGHT())
-        return LIBC(sendmsg)(fd, msg, flags);
-    struct msghdr copy = *msg;
-    return transfer(EG_NATIVE_sendmsg, fd, &copy, flags, true);
+    Transfer self = {EG_NATIVE_sendmsg, fd, flags, .out = true, .msg = (void *)msg};
+    return !(flags & NEVER_WAITS) && msg && CAUGHT() ? transfer(&self)
+                                                     : LIBC(sendmsg)(fd, msg, flags);
+}
+
+/* Not caught: it is only noted. Accepted sockets have what their listener had. */
+EXPORT int
+setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+    if (level == SOL_SOCKET && name == SO_RCVLOWAT)
+        __atomic_store_n(&low_mark_used, true, __ATOMIC_RELAXED);
+    return LIBC(setsockopt)(fd, level, name, value, size);
 }
 
 /* ---- sockets: connections ------------------------------------------------------------------ */
+/* Have a blocking descriptor not block for the moment of one call; what to give to nonblock_end(). */
+static int
+nonblock_begin(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 || (flags & O_NONBLOCK) || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -1
+                                                                                           : flags;
+}
+
+static void
+nonblock_end(int fd, int flags)
+{
+    int error = errno;
+    if (flags >= 0)
+        fcntl(fd, F_SETFL, flags);
+    errno = error;
+}
+
 /* One connect() that does not wait. */
 static int
 connect_try(int fd, const struct sockaddr *address, socklen_t length)
 {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || (flags & O_NONBLOCK) || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-        return LIBC(connect)(fd, address, length);
-    int status = LIBC(connect)(fd, address, length), error = errno;
-    fcntl(fd, F_SETFL, flags);
-    errno = error;
+    int flags = nonblock_begin(fd);
+    int status = LIBC(connect)(fd, address, length);
+    nonblock_end(fd, flags);
     return status;
 }
 
@@ -730,13 +857,22 @@ connect(int fd, const struct sockaddr *address, socklen_t length)
     return CAUGHT() ? co_connect(fd, address, length) : LIBC(connect)(fd, address, length);
 }
 
+/* Whether a call on it may wait: for a poll() that says no, and not for another end of a pipe. */
+static bool
+may_wait(int fd, short events)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && !(flags & O_NONBLOCK)
+           && (flags & O_ACCMODE) != (events == POLLIN ? O_WRONLY : O_RDONLY);
+}
+
 /* Wait until a call on a blocking descriptor need not: true, also where it is for the call to
  * fail; false: errno is set. */
 static bool
 wait_until_ready(EgNativeCall call, int fd, short events, uint64_t deadline)
 {
     int saved = errno;
-    for (bool timed_out = false; !poll_now(fd, events) && !is_nonblocking(fd);) {
+    for (bool timed_out = false; !poll_now(fd, events) && may_wait(fd, events);) {
         if (timed_out) {
             errno = EAGAIN;
             return false;
@@ -752,41 +888,69 @@ wait_until_ready(EgNativeCall call, int fd, short events, uint64_t deadline)
     return true;
 }
 
-static bool
-may_accept(EgNativeCall call, int fd)
+/* flags: of accept4(), 0 for accept(). What does not listen says so at once. */
+static int
+co_accept(EgNativeCall call, int fd, struct sockaddr *address, socklen_t *length, int flags)
 {
-    return wait_until_ready(call, fd, POLLIN, socket_deadline(fd, SO_RCVTIMEO));
+    int saved = errno;
+    uint64_t deadline = 0; /* not asked yet */
+    for (bool timed_out = false;;) {
+        errno = EAGAIN;
+        int accepted = -1;
+        /* Its mode changes only if there is something to accept; others may be faster. */
+        if (poll_now(fd, POLLIN) || socket_option(fd, SO_ACCEPTCONN) <= 0) {
+            int mode = nonblock_begin(fd);
+            errno = saved;
+            accepted = LIBC(accept4)(fd, address, length, flags);
+            nonblock_end(fd, mode);
+            if (mode < 0) /* it was non-blocking before */
+                return accepted;
+        }
+        if (accepted >= 0 || timed_out || (errno != EAGAIN && errno != EWOULDBLOCK))
+            return accepted;
+        if (is_nonblocking(fd))
+            return LIBC(accept4)(fd, address, length, flags);
+        if (!deadline)
+            deadline = socket_deadline(fd, SO_RCVTIMEO);
+        EgNativeOutcome outcome = wait_fd(call, fd, POLLIN, deadline);
+        if (outcome == EG_NATIVE_REFUSED)
+            return -1;
+        if (outcome == EG_NATIVE_PASS)
+            return LIBC(accept4)(fd, address, length, flags);
+        timed_out = outcome == EG_NATIVE_TIMED_OUT;
+        if (timed_out)
+            errno = EAGAIN;
+    }
 }
 
 EXPORT int
 accept(int fd, struct sockaddr *restrict address, socklen_t *restrict length)
 {
-    return CAUGHT() && !may_accept(EG_NATIVE_accept, fd) ? -1 : LIBC(accept)(fd, address, length);
+    return CAUGHT() ? co_accept(EG_NATIVE_accept, fd, address, length, 0)
+                    : LIBC(accept)(fd, address, length);
 }
 
 EXPORT int
 accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict length, int flags)
 {
-    return CAUGHT() && !may_accept(EG_NATIVE_accept4, fd)
-               ? -1
-               : LIBC(accept4)(fd, address, length, flags);
+    return CAUGHT() ? co_accept(EG_NATIVE_accept4, fd, address, length, flags)
+                    : LIBC(accept4)(fd, address, length, flags);
 }
 
 /* ---- read and write: sockets and pipes -------------------------------------------------------- */
-static bool
-is_pipe(int fd)
+typedef enum { KIND_OTHER, KIND_SOCKET, KIND_PIPE } Kind;
+
+static Kind
+kind_of(int fd)
 {
     struct stat status;
-    return fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode);
-}
-
-static bool
-is_socket(int fd)
-{
-    int error = errno;
-    bool answer = socket_type(fd) >= 0;
-    errno = error;
-    return answer;
+    int saved = errno;
+    Kind kind = fstat(fd, &status) < 0     ? KIND_OTHER
+                : S_ISSOCK(status.st_mode) ? KIND_SOCKET
+                : S_ISFIFO(status.st_mode) ? KIND_PIPE
+                                           : KIND_OTHER;
+    errno = saved;
+    return kind;
 }
 
 /* A write to a pipe waits for room for all of it; PIPE_BUF bytes fit when poll() says so. */
@@ -814,12 +978,46 @@ pipe_write(EgNativeCall call, int fd, const struct iovec *parts, int n)
     return (ssize_t)done;
 }
 
+static ssize_t
+co_read(int fd, void *buffer, size_t n)
+{
+    Kind kind = kind_of(fd);
+    if (kind == KIND_SOCKET)
+        return transfer(&(Transfer){EG_NATIVE_read, fd, 0, .buffer = buffer, .n = n});
+    if (kind == KIND_PIPE && !wait_until_ready(EG_NATIVE_read, fd, POLLIN, FOREVER))
+        return -1;
+    return LIBC(read)(fd, buffer, n);
+}
+
+static ssize_t
+co_write(int fd, const void *buffer, size_t n)
+{
+    Kind kind = kind_of(fd);
+    struct iovec part = {(void *)buffer, n};
+    if (kind == KIND_SOCKET)
+        return transfer(
+            &(Transfer){EG_NATIVE_write, fd, 0, .out = true, .buffer = (void *)buffer, .n = n});
+    return kind == KIND_PIPE ? pipe_write(EG_NATIVE_write, fd, &part, 1)
+                             : LIBC(write)(fd, buffer, n);
+}
+
+EXPORT ssize_t
+read(int fd, void *buffer, size_t n)
+{
+    return n && n <= SSIZE_MAX && CAUGHT() ? co_read(fd, buffer, n) : LIBC(read)(fd, buffer, n);
+}
+
+EXPORT ssize_t
+write(int fd, const void *buffer, size_t n)
+{
+    return n && n <= SSIZE_MAX && CAUGHT() ? co_write(fd, buffer, n) : LIBC(write)(fd, buffer, n);
+}
+
+/* Whether readv() and writev() have anything to do with these parts. */
 static bool
-iov_is_sane(const struct iovec *parts, int n)
+parts_count(const struct iovec *parts, int n)
 {
     size_t bytes = 0;
-    if (n <= 0 || n > IOV_MAX)
-        return false;
     for (int i = 0; i < n; i++)
         if (parts[i].iov_len > SSIZE_MAX - bytes)
             return false;
@@ -828,56 +1026,43 @@ iov_is_sane(const struct iovec *parts, int n)
     return bytes > 0;
 }
 
+/* readv() of a socket or a pipe, writev() if out. */
 static ssize_t
-co_readv(EgNativeCall call, int fd, const struct iovec *parts, int n)
+co_vector(EgNativeCall call, int fd, Kind kind, const struct iovec *parts, int n, bool out)
 {
-    if (is_socket(fd)) {
-        struct msghdr msg = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)n};
-        return transfer(call, fd, &msg, 0, false);
-    }
-    if (is_pipe(fd) && !wait_until_ready(call, fd, POLLIN, FOREVER))
-        return -1;
-    return LIBC(readv)(fd, parts, n);
-}
-
-static ssize_t
-co_writev(EgNativeCall call, int fd, const struct iovec *parts, int n)
-{
-    if (is_socket(fd)) {
-        struct msghdr msg = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)n};
-        return transfer(call, fd, &msg, 0, true);
-    }
-    return is_pipe(fd) ? pipe_write(call, fd, parts, n) : LIBC(writev)(fd, parts, n);
-}
-
-EXPORT ssize_t
-read(int fd, void *buffer, size_t n)
-{
-    struct iovec part = {buffer, n};
-    return n && n <= SSIZE_MAX && CAUGHT() ? co_readv(EG_NATIVE_read, fd, &part, 1)
-                                           : LIBC(read)(fd, buffer, n);
-}
-
-EXPORT ssize_t
-write(int fd, const void *buffer, size_t n)
-{
-    struct iovec part = {(void *)buffer, n};
-    return n && n <= SSIZE_MAX && CAUGHT() ? co_writev(EG_NATIVE_write, fd, &part, 1)
-                                           : LIBC(write)(fd, buffer, n);
+    struct iovec few[8], *copy = n <= 8 ? few : malloc((size_t)n * sizeof *copy);
+    ssize_t moved = -1;
+    bool native = !copy || !copy_in(copy, parts, (size_t)n * sizeof *copy) || !parts_count(copy, n);
+    if (native)
+        ;
+    else if (kind == KIND_SOCKET) {
+        struct msghdr msg = {.msg_iov = copy, .msg_iovlen = (size_t)n};
+        moved = transfer(&(Transfer){call, fd, 0, .out = out, .msg = &msg});
+    } else if (out)
+        moved = pipe_write(call, fd, copy, n);
+    else
+        native = wait_until_ready(call, fd, POLLIN, FOREVER);
+    if (copy != few)
+        free(copy);
+    if (native)
+        moved = out ? LIBC(writev)(fd, parts, n) : LIBC(readv)(fd, parts, n);
+    return moved;
 }
 
 EXPORT ssize_t
 readv(int fd, const struct iovec *parts, int n)
 {
-    return CAUGHT() && iov_is_sane(parts, n) ? co_readv(EG_NATIVE_readv, fd, parts, n)
-                                             : LIBC(readv)(fd, parts, n);
+    Kind kind = n > 0 && n <= IOV_MAX && CAUGHT() ? kind_of(fd) : KIND_OTHER;
+    return kind == KIND_OTHER ? LIBC(readv)(fd, parts, n)
+                              : co_vector(EG_NATIVE_readv, fd, kind, parts, n, false);
 }
 
 EXPORT ssize_t
 writev(int fd, const struct iovec *parts, int n)
 {
-    return CAUGHT() && iov_is_sane(parts, n) ? co_writev(EG_NATIVE_writev, fd, parts, n)
-                                             : LIBC(writev)(fd, parts, n);
+    Kind kind = n > 0 && n <= IOV_MAX && CAUGHT() ? kind_of(fd) : KIND_OTHER;
+    return kind == KIND_OTHER ? LIBC(writev)(fd, parts, n)
+                              : co_vector(EG_NATIVE_writev, fd, kind, parts, n, true);
 }
 
 /* ---- sleeping -------------------------------------------------------------------------------------- */
@@ -910,9 +1095,10 @@ sleep_for(EgNativeCall call, uint64_t ns, struct timespec *rest)
 EXPORT int
 nanosleep(const struct timespec *time, struct timespec *rest)
 {
-    if (!time || !may_last(time) || !CAUGHT())
+    struct timespec given;
+    if (!CAUGHT() || !time || !copy_in(&given, time, sizeof given) || !may_last(&given))
         return LIBC(nanosleep)(time, rest);
-    int error = sleep_for(EG_NATIVE_nanosleep, ns_of(time->tv_sec, (uint64_t)time->tv_nsec), rest);
+    int error = sleep_for(EG_NATIVE_nanosleep, ns_of(given.tv_sec, (uint64_t)given.tv_nsec), rest);
     if (error)
         errno = error;
     return error ? -1 : 0;
@@ -935,15 +1121,24 @@ sleep_to(clockid_t clock, const struct timespec *time)
     }
 }
 
+/* Those that go on while a thread sleeps; the others are counters of processor time. */
+static bool
+clock_is_known(clockid_t clock)
+{
+    return clock == CLOCK_MONOTONIC || clock == CLOCK_REALTIME || clock == CLOCK_BOOTTIME
+           || clock == CLOCK_TAI;
+}
+
 EXPORT int
 clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *rest)
 {
-    if ((clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME) || (flags & ~TIMER_ABSTIME) || !time
-        || !may_last(time) || !CAUGHT())
+    struct timespec given;
+    if (!clock_is_known(clock) || (flags & ~TIMER_ABSTIME) || !CAUGHT() || !time
+        || !copy_in(&given, time, sizeof given) || !may_last(&given))
         return LIBC(clock_nanosleep)(clock, flags, time, rest);
     if (flags & TIMER_ABSTIME)
-        return sleep_to(clock, time);
-    return sleep_for(EG_NATIVE_clock_nanosleep, ns_of(time->tv_sec, (uint64_t)time->tv_nsec), rest);
+        return sleep_to(clock, &given);
+    return sleep_for(EG_NATIVE_clock_nanosleep, ns_of(given.tv_sec, (uint64_t)given.tv_nsec), rest);
 }
 
 EXPORT int
@@ -1237,31 +1432,30 @@ __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const 
 EXPORT ssize_t
 __read_chk(int fd, void *buffer, size_t n, size_t size)
 {
-    struct iovec part = {buffer, n};
     if (n > size)
         __chk_fail();
-    return n && n <= SSIZE_MAX && CAUGHT() ? co_readv(EG_NATIVE_read, fd, &part, 1)
-                                           : LIBC(read)(fd, buffer, n);
+    return n && n <= SSIZE_MAX && CAUGHT() ? co_read(fd, buffer, n) : LIBC(read)(fd, buffer, n);
 }
 
 EXPORT ssize_t
 __recv_chk(int fd, void *buffer, size_t n, size_t size, int flags)
 {
+    Transfer self = {EG_NATIVE_recv, fd, flags, .buffer = buffer, .n = n};
     if (n > size)
         __chk_fail();
-    return !(flags & NEVER_WAITS) && CAUGHT()
-               ? co_receive(EG_NATIVE_recv, fd, buffer, n, flags, NULL, NULL)
-               : LIBC(recv)(fd, buffer, n, flags);
+    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self) : LIBC(recv)(fd, buffer, n, flags);
 }
 
 EXPORT ssize_t
 __recvfrom_chk(int fd, void *restrict buffer, size_t n, size_t size, int flags,
                struct sockaddr *restrict address, socklen_t *restrict length)
 {
+    Transfer self = {EG_NATIVE_recvfrom, fd, flags, .buffer = buffer, .n = n, .address = address,
+                     .length = length};
     if (n > size)
         __chk_fail();
-    return !(flags & NEVER_WAITS) && (!address || length) && CAUGHT()
-               ? co_receive(EG_NATIVE_recvfrom, fd, buffer, n, flags, address, length)
+    return !(flags & NEVER_WAITS) && CAUGHT()
+               ? transfer(&self)
                : LIBC(recvfrom)(fd, buffer, n, flags, address, length);
 }
 

@@ -859,3 +859,146 @@ def test_tasks_killed_in_c_code_leak_nothing(run):
         assert evergreen.current.loop.stats()["descriptors"] == 0
         """
     )
+
+
+# ---- what the kernel says -----------------------------------------------------------------
+
+
+def test_what_the_kernel_refuses_fails_with_the_kernels_errno_and_writes_nothing_else(run):
+    run(
+        """
+        BAD = 8  # no address
+        timespec, second = struct.Struct("ll"), struct.pack("ll", 1, 0)
+        connected, peer = socket.socketpair()
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        tcp = socket.socket()
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        r, w = os.pipe()
+        file = os.open(sys.argv[1], os.O_RDONLY)
+        closed = os.dup2(0, 99)
+        os.close(closed)
+        iov = struct.pack("QQ", BAD, 1)
+        message = struct.pack("QI4xQQQQi4x", 0, 0, BAD, 1, 0, 0, 0)
+        calls = [(libc.accept, fd, None, None) for fd in
+                 (connected.fileno(), udp.fileno(), tcp.fileno(), bound.fileno(), r, file, closed, -1)]
+        calls += [(libc.accept4, *call[1:], 0) for call in calls]
+        for fd in (tcp.fileno(), bound.fileno(), r, w, file, closed, -1):
+            calls += [(libc.recv, fd, None, 0, 0), (libc.recv, fd, ctypes.create_string_buffer(8), 8, 0),
+                      (libc.recvmsg, fd, BAD, 0), (libc.sendmsg, fd, BAD, 0),
+                      (libc.recvmsg, fd, message, 0), (libc.sendto, fd, b"x", 1, 0, BAD, 16),
+                      (libc.connect, fd, BAD, 16)]
+        for fd in (connected.fileno(), r, w, file, closed, -1):
+            calls += [(libc.readv, fd, BAD, 1), (libc.writev, fd, BAD, 1), (libc.readv, fd, iov, -1),
+                      (libc.readv, fd, iov, 0), (libc.writev, fd, iov, 2000), (libc.writev, fd, iov, 1),
+                      (libc.epoll_wait, fd, BAD, 1, 1000), (libc.flock, fd, 77)]
+        calls += [(libc.connect, udp.fileno(), b"\\xff\\xff" + bytes(14), 16),
+                  (libc.connect, tcp.fileno(), b"\\xff\\xff" + bytes(14), 16),
+                  (libc.recvmsg, connected.fileno(), BAD, 0), (libc.sendmsg, connected.fileno(), BAD, 0),
+                  (libc.send, connected.fileno(), BAD, 1, 0), (libc.write, connected.fileno(), BAD, 1),
+                  (libc.poll, BAD, 1, 1000), (libc.poll, BAD, -1, 1000),
+                  (libc.ppoll, BAD, 1, second, None), (libc.ppoll, BAD, 1, second, BAD),
+                  (libc.nanosleep, BAD, None), (libc.nanosleep, timespec.pack(1, -1), None),
+                  (libc.clock_nanosleep, 1, 0, BAD, None), (libc.clock_nanosleep, 99, 0, second, None)]
+        for n in (1, 64, 65, 1024, 2000, 2**31 - 1, -1):
+            for sets in ((BAD, None, None), (None, BAD, None), (None, None, BAD)):
+                calls += [(libc.select, n, *sets, second), (libc.pselect, n, *sets, second, None)]
+        libc.nanosleep.argtypes = [ctypes.c_void_p] * 2
+        libc.clock_nanosleep.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        libc.select.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 4
+        libc.pselect.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 5
+
+        def outcomes():
+            found = []
+            for function, *arguments in calls:
+                ctypes.set_errno(0)
+                found.append((function(*arguments), os.strerror(ctypes.get_errno())))
+            return found
+        natively = []
+        ended = patcher.original("_thread").allocate_lock()
+        ended.acquire()
+        def make_all():
+            natively.extend(outcomes())
+            ended.release()
+        patcher.original("_thread").start_new_thread(make_all, ())  # which has no loop
+        ended.acquire()
+        in_task = evergreen.spawn(outcomes).result()
+        for call, expected, got in zip(calls, natively, in_task):
+            assert got == expected, (call[0].__name__, call[1:], expected, got)
+        """
+    )
+
+
+def test_select_touches_no_more_of_a_set_than_the_table_of_descriptors_is_long(run):
+    run(
+        """
+        import mmap
+        libc.select.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 4
+        libc.pselect.argtypes = [ctypes.c_int] + [ctypes.c_void_p] * 5
+        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        def size():
+            return int(open("/proc/self/status").read().split("FDSize:")[1].split()[0])
+        memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+        end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + mmap.PAGESIZE
+        assert libc.mprotect(end, mmap.PAGESIZE, 0) == 0
+        def check(a, n, name):
+            r = a.fileno()
+            fds = end - size() // 8
+            word = ctypes.c_ubyte.from_address(fds + r // 8)
+            word.value |= 1 << r % 8
+            wait = struct.pack("ll", 0, 1000)  # ns or us
+            rest = [None] if name == "pselect" else []
+            found = getattr(libc, name)(n, fds, None, None, wait, *rest)
+            assert (found, word.value, ctypes.get_errno()) == (0, 0, 0)
+            word.value |= 1 << r % 8
+            task = evergreen.spawn(getattr(libc, name), n, None, fds, None, None, *rest)
+            assert task.result() == 1 and word.value == 1 << r % 8
+            word.value = 0
+        for copies in (0, 100, 1000):
+            kept = [os.dup(0) for i in range(copies)]
+            a, b = socket.socketpair()
+            for n in (size() - 1, size(), size() + 1, 5000, 100_000, 2**31 - 1):
+                for name in ("select", "pselect"):
+                    evergreen.spawn(check, a, n, name).result()
+        """
+    )
+
+
+def test_peeking_for_all_and_a_low_mark_wait_for_so_much(run):
+    run(
+        """
+        buffer = ctypes.create_string_buffer(8)
+        server = socket.create_server(("127.0.0.1", 0))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4)
+        for pair in "tcp", "unix":
+            if pair == "tcp":
+                a = socket.create_connection(server.getsockname())
+                b = server.accept()[0]
+            else:
+                a, b = socket.socketpair()
+                libc.setsockopt(b.fileno(), socket.SOL_SOCKET, socket.SO_RCVLOWAT, struct.pack("i", 4), 4)
+            for call, least in ((libc.recv, 4), (libc.read, 4)):
+                task = evergreen.spawn(call, b.fileno(), buffer, 8, 0)
+                settle()
+                for byte in range(3):
+                    a.send(b"x")
+                    evergreen.sleep(0.01)
+                    assert task.is_alive()
+                a.send(b"x")
+                assert task.result() == 4
+            if pair == "tcp":
+                task = evergreen.spawn(libc.recv, b.fileno(), buffer, 8, socket.MSG_PEEK | socket.MSG_WAITALL)
+                settle()
+                a.send(b"12345")
+                evergreen.sleep(0.01)
+                assert task.is_alive()
+                a.send(b"678")
+                assert task.result() == 8 and b.recv(8) == b"12345678" == buffer.raw
+                task = evergreen.spawn(libc.recv, b.fileno(), buffer, 8, socket.MSG_PEEK | socket.MSG_WAITALL)
+                settle()
+                a.send(b"12")
+                a.close()
+                assert task.result() == 2  # no more will come
+        """
+    )

@@ -127,6 +127,21 @@ def test_two_tasks_may_read_one_pipe(pipe):
     assert sorted(task.result() for task in tasks) == [b"a", b"b"]
 
 
+def test_a_call_on_the_wrong_end_of_a_pipe_fails_at_once(pipe):
+    r, w = pipe
+    with open(__file__, "rb") as file:
+        for call, *arguments in (
+            (os.read, w, 1),
+            (os.readv, w, [bytearray(1)]),
+            (os.write, r, b"x"),
+            (os.writev, r, [b"x"]),
+            (os.sendfile, r, file.fileno(), 0, 1),
+        ):
+            with pytest.raises(OSError) as caught:
+                spawn(call, *arguments).result(2)
+            assert caught.value.errno == errno.EBADF
+
+
 def test_readv_lets_other_tasks_run(channel):
     r, w = channel
     buffers = [bytearray(3), bytearray(3)]
