@@ -797,10 +797,18 @@ void eg_work_bury(void); /* free what hubs left that are gone: may run Python; b
 int eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work); /* to this thread's; -1: exception */
 bool eg_work_cancel(EgWork *work); /* false: it was begun. It comes back in any case. */
 Py_ssize_t eg_work_pending(EgHub *hub);
+Py_ssize_t eg_work_threads(void); /* of all lanes */
 PyObject *eg_work_limit(PyObject *module, PyObject *args);
 void eg_work_close(EgHub *hub);
 void eg_work_destroy(EgHub *hub);
 int eg_work_after_fork(EgHub *hub, bool keep); /* in the child; hub may be NULL */
+
+/* ---- native_thread.c: the threads of the process ------------------------------------ */
+/* Whether there are any that are neither this one nor our own: they may wake somebody. */
+bool eg_native_thread_others(void);
+PyObject *eg_native_thread_signal_mask(PyObject *module, PyObject *const *args, Py_ssize_t n);
+extern const char eg_native_thread_signal_mask_doc[];
+int eg_native_thread_setup(PyObject *module);
 
 /* ---- fs.c ------------------------------------------------------------------------ */
 int eg_fs_setup(PyObject *module); /* adds its functions */

@@ -280,17 +280,6 @@ eg_hub_busy(EgHub *hub)
     return hub->timers.armed || hub->pins || eg_fd_active(hub) || hub_uv_active(hub);
 }
 
-/* Native threads that are not ours, and could wake somebody. */
-static bool
-hub_threads_live(void)
-{
-    Py_ssize_t n = 0;
-    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    for (; thread; thread = PyThreadState_Next(thread))
-        n++;
-    return n - 1 > eg_state->pool_threads - eg_pool_thread;
-}
-
 static void
 hub_deadlock(EgNode *node)
 {
@@ -320,7 +309,7 @@ hub_idle(EgHub *hub)
             eg_queue_wake(&hub->runner, NULL);
             return;
         }
-        if (!hub->deadlocked && !hub_threads_live()) {
+        if (!hub->deadlocked && !eg_native_thread_others()) {
             hub->deadlocked = true; /* asked once a sleep: the answer may be no */
             eg_ring_push(&hub->ready, &hub->deadlock);
             return;

@@ -151,6 +151,8 @@ static PyMethodDef module_methods[] = {
     {"asyncio_adopt", eg_asyncio_adopt_method, METH_NOARGS,
      PyDoc_STR("asyncio_adopt($module, /)\n--\n\n"
                "The loop that runs already is that of the task that runs now.")},
+    {"signal_mask", EG_METHOD(eg_native_thread_signal_mask), METH_FASTCALL,
+     eg_native_thread_signal_mask_doc},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"
@@ -348,8 +350,9 @@ module_exec(PyObject *module)
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
-    if (add_types(module, state) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
-        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0 || eg_tls_setup() < 0
+    if (add_types(module, state) < 0 || eg_native_thread_setup(module) < 0
+        || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0
+        || eg_dns_setup() < 0 || eg_tls_setup() < 0
         || PyModule_AddFunctions(module, eg_listener_functions) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;

@@ -24,12 +24,26 @@ struct EgSignals {
     bool happened; /* set by signal_on_byte() */
     bool came;     /* as well, until the handlers have run */
     bool queued;   /* node is on the ring */
+    int failed;    /* errno of a write to the chained one; 0: none, or reported */
     EgNode node;
     EgQueue handled; /* who waits for any handler to have run */
     EgHub *hub;      /* borrowed: the hub owns this */
 };
 
 /* ---- libuv's side: no PyObject touched ----------------------------------------- */
+/* As CPython's C handler: a write that fails leaves the fd in place. A full one is full of what its
+ * reader needs to wake up. */
+static void
+signal_pass_on(EgSignals *self, const char *bytes, size_t n)
+{
+    for (size_t i = 0; self->chained >= 0 && i < n; i++)
+        if (write(self->chained, bytes + i, 1) < 0) {
+            self->failed = errno;
+            if (errno == EBADF)
+                self->chained = -1; /* it was closed without being taken out */
+        }
+}
+
 static void
 signal_on_byte(uv_poll_t *uv, int status, int events)
 {
@@ -39,8 +53,7 @@ signal_on_byte(uv_poll_t *uv, int status, int events)
     (void)status;
     (void)events;
     while ((n = read(self->read_fd, bytes, sizeof bytes)) > 0)
-        if (self->chained >= 0 && write(self->chained, bytes, (size_t)n) < 0)
-            self->chained = -1; /* it was closed without being taken out */
+        signal_pass_on(self, bytes, (size_t)n);
     self->happened = self->came = true;
 }
 
@@ -117,6 +130,20 @@ signal_set_wakeup_fd(PyObject *module, PyObject *const *args, Py_ssize_t n, PyOb
 }
 
 /* ---- the hub's side: GIL held ------------------------------------------------------ */
+/* Report the write that failed as CPython does: never EAGAIN if set_wakeup_fd() was told so. */
+static void
+signal_report_failed(EgSignals *self)
+{
+    int failed = self->failed;
+    self->failed = 0;
+    if (!failed || failed == EBADF || (failed == EAGAIN && !self->warns))
+        return;
+    errno = failed;
+    PyErr_SetFromErrno(PyExc_OSError);
+    PySys_WriteStderr("Exception ignored when trying to write to the signal wakeup fd:\n");
+    PyErr_WriteUnraisable(NULL);
+}
+
 static PyObject *
 signal_handle(PyObject *unused, PyObject *args)
 {
@@ -126,6 +153,8 @@ signal_handle(PyObject *unused, PyObject *args)
     bool came = self && self->came;
     if (came)
         self->came = false;
+    if (self)
+        signal_report_failed(self);
     int status = PyErr_CheckSignals();
     if ((self = eg_hub_here->signals)) {
         if (came)

@@ -282,6 +282,17 @@ eg_work_pending(EgHub *hub)
     return hub->mailbox ? hub->mailbox->pending : 0;
 }
 
+Py_ssize_t
+eg_work_threads(void)
+{
+    Py_ssize_t threads = 0;
+    pthread_mutex_lock(&work_lock);
+    for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++)
+        threads += lanes[i]->threads;
+    pthread_mutex_unlock(&work_lock);
+    return threads;
+}
+
 /* work_limit(lane, limit) */
 PyObject *
 eg_work_limit(PyObject *module, PyObject *args)

@@ -238,23 +238,23 @@ def offload(fn: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[st
 
 def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
     """The same for the resolver, in a lane of its own: slow names delay nothing else."""
-    return _threads.dns.run(fn, args, kwargs or {})
+    return _threads.dns.run(fn, args, kwargs or {}, quiet=True)
 
 
 def offload_file(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
     """The same for regular files and the file system."""
-    return _threads.file.run(fn, args, kwargs or {})
+    return _threads.file.run(fn, args, kwargs or {}, quiet=True)
 
 
 def offload_computation(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
     """The same for what computes without the GIL: no more of it at once than leaves loops a processor."""
-    return _threads.compute.run(fn, args, kwargs or {})
+    return _threads.compute.run(fn, args, kwargs or {}, quiet=True)
 
 
 def wait_for_child(idtype: int, ident: int, options: int) -> None:
     """Wait until `os.waitid` with these arguments would find a child; take it from nobody."""
     try:
-        _threads.slow.run(_waitid, (idtype, ident, options | os.WEXITED | os.WNOWAIT), {})
+        _threads.slow.run(_waitid, (idtype, ident, options | os.WEXITED | os.WNOWAIT), {}, quiet=True)
     except ChildProcessError:
         pass  # the caller finds out by itself
 
@@ -349,7 +349,7 @@ def _wait_for_lock(
                     unlock()
                 close()
 
-    call = _threads.slow.submit(work, (), {})
+    call = _threads.slow.submit(work, (), {}, quiet=True)
     in_time = True
     try:
         if not call._done.wait(timeout):
@@ -370,7 +370,7 @@ def _wait_for_lock(
 def native_call(name: str, run: Callable[[], None]) -> bool:
     """Run one of libc's calls, which C code made, in a native thread while the task waits."""
     lane = _threads.dns if name == "getaddrinfo" else _threads.slow
-    lane.run(run, (), {})
+    lane.run(run, (), {}, quiet=True)
     return True
 
 

@@ -33,9 +33,13 @@ def _loop_of_caller() -> core.EventLoop | None:
 class Call:
     """A call in a native thread, and its outcome."""
 
-    __slots__ = ("_args", "_done", "_exc", "_fn", "_kwargs", "_loop", "_result", "_started")
+    __slots__ = ("_args", "_done", "_exc", "_fn", "_kwargs", "_loop", "_mask", "_result", "_started")
 
-    def __init__(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], quiet: bool = False
+    ) -> None:
+        # A program that the call starts inherits the mask of its thread: it has to be the caller's.
+        self._mask = None if quiet else core.signal_mask()
         self._fn: Callable[..., Any] | None = fn
         self._args = args
         self._kwargs = kwargs
@@ -59,10 +63,13 @@ class Call:
         if self._fn is None:
             return
         self._started = True
+        before = None if self._mask is None else core.signal_mask(self._mask)
         try:
             self._result = self._fn(*self._args, **self._kwargs)
         except BaseException as exc:  # whoever waits gets it, whatever it is
             self._exc = exc
+        if before is not None:
+            core.signal_mask(before)
         self._finish()
         self = None  # type: ignore[assignment]  # no cycle through the traceback
 
@@ -105,9 +112,15 @@ class Lane:
         self._threads = 0
         self._waiting = 0  # threads idle, less the calls that are queued for them
 
-    def submit(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        """Queue a call; start a thread for it if all are busy and there may be more."""
-        call = Call(fn, args, kwargs)
+    def submit(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], quiet: bool = False
+    ) -> Call:
+        """Queue a call; start a thread for it if all are busy and there may be more.
+
+        A *quiet* call starts no program, and receives no signal: all are blocked in its thread.  Others have
+        the caller's signal mask.
+        """
+        call = Call(fn, args, kwargs, quiet)
         self._waiting -= 1
         self._calls.put(call)
         if self._waiting < 0 and (self._threads < self.limit or _get_ident() in _workers):
@@ -123,7 +136,9 @@ class Lane:
                     raise
         return call
 
-    def run(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def run(
+        self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], quiet: bool = False
+    ) -> Any:
         """Make the call in a native thread and wait; killed before it began, it is not made.
 
         A call from within another's thread is made there and then, or, if that thread has a loop of its
@@ -133,7 +148,7 @@ class Lane:
         if _get_ident() in _workers and core.loop_here() is None:
             return fn(*args, **kwargs)
         try:
-            call = self.submit(fn, args, kwargs)
+            call = self.submit(fn, args, kwargs, quiet)
         except RuntimeError as exc:
             if not is_ending(exc):
                 raise
@@ -170,7 +185,21 @@ class Lane:
             core.count_pool_thread(-1)
 
 
-start_native_thread = core.patch_native("_thread", "start_new_thread")
+_start_new_thread = core.patch_native("_thread", "start_new_thread")
+
+
+def start_native_thread(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Start a native thread of our own, in which all signals are blocked.
+
+    The system gives a signal of the process to any thread that does not block it: one that a program blocks
+    in order to wait for it must not end the process from here.
+    """
+    before = core.signal_mask(core.SIGNAL_MASK_ALL)
+    try:
+        _start_new_thread(function, args)
+    finally:
+        core.signal_mask(before)
+
 
 _get_ident: Callable[[], int] = core.patch_native("_thread", "get_ident")
 _workers: set[int] = set()  # the identities of all lanes' threads

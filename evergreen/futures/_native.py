@@ -28,11 +28,19 @@ def start(thread: threading.Thread) -> None:
     at_once(thread.start)
 
 
-def at_once(function: Callable[[], object]) -> None:
-    """Make a short call where every thread that it starts is a native one.
+def at_once(function: Callable[[], object], mask: int | None = None) -> None:
+    """Make a short call where every thread that it starts is a native one, with this mask or the caller's.
 
     The thread waits natively: the call can be made where nothing may park, such as a callback.
     """
+    before = core.signal_mask(mask)
+    try:
+        _at_once(function, before if mask is None else mask)
+    finally:
+        core.signal_mask(before)
+
+
+def _at_once(function: Callable[[], object], mask: int) -> None:
     if not patcher.is_patched("_thread"):
         function()
         return
@@ -41,6 +49,7 @@ def at_once(function: Callable[[], object]) -> None:
     _acquire(bell)
 
     def run() -> None:
+        core.signal_mask(mask)  # what it starts inherits it
         try:
             function()
         except BaseException as exc:

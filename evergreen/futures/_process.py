@@ -92,7 +92,7 @@ class ProcessPoolExecutor(ChunkingExecutor, _Std):
         if not std._safe_to_dynamically_spawn_children:
             threading.current_thread()  # a task is a thread that threading knows, when it forks
             std._launch_processes()  # here, so that they are forked by this thread
-        _native.at_once(super()._start_executor_manager_thread)
+        _native.at_once(super()._start_executor_manager_thread, core.SIGNAL_MASK_ALL)
         thread: Any = std._executor_manager_thread
         std._executor_manager_thread = self._manager = _Manager(thread)
         _executors.add(self)

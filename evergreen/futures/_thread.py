@@ -126,7 +126,7 @@ class _ThreadPool:
         core.count_pool_thread(1)
         try:
             if self.initialize():
-                self.make_calls()
+                self.make_calls(core.signal_mask(core.SIGNAL_MASK_ALL))
         finally:
             self.waits.pop(me, None)
             core.count_pool_thread(-1)
@@ -144,7 +144,8 @@ class _ThreadPool:
             return False
         return True
 
-    def make_calls(self) -> None:
+    def make_calls(self, mask: int) -> None:
+        """Calls have the signal mask that the thread began with; between them it receives no signal."""
         while True:
             call = self.queue.get()
             if call is None:  # the last thread to see this leaves it to whoever may still come
@@ -155,10 +156,12 @@ class _ThreadPool:
                 self.queue.put(None)
                 if call is None:
                     return
+            core.signal_mask(mask)
             try:
                 call[0]._make_call(*call[1:])
             except BaseException:  # of a callback: the thread goes on
                 LOGGER.critical("Exception in worker", exc_info=True)
+            core.signal_mask(core.SIGNAL_MASK_ALL)
             del call
             self.spare += 1
             if self.room < 0:

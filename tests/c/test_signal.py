@@ -507,6 +507,58 @@ def test_set_wakeup_fd_refuses_what_it_always_refused(hub, tmp_path):
     hub.remove_signal_handler(signal.SIGUSR1)
 
 
+def test_a_wakeup_fd_that_was_full_gets_the_bytes_that_come_later(hub):
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    event = Event()
+    handler = hub.add_signal_handler(signal.SIGUSR1, event.set)
+    try:
+        while True:
+            os.write(write, bytes(4096))
+    except BlockingIOError:
+        pass
+    for _ in range(2):
+        sender = raise_signal_soon()
+        assert event.wait(30) is True
+        event.clear()
+        sender.wait()
+        received = b""
+        while select.select([read], [], [], 0)[0]:
+            received = os.read(read, 65536)
+    assert received == bytes([signal.SIGUSR1])
+    assert signal.set_wakeup_fd(-1) == write
+    handler.cancel()
+    os.close(read)
+    os.close(write)
+
+
+def test_a_full_wakeup_fd_is_reported_as_cpython_does():
+    child = run_python(
+        """
+        import evergreen, os, signal, subprocess
+        from evergreen.event import Event
+        event = Event()
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        evergreen.current.loop.add_signal_handler(signal.SIGUSR1, event.set)
+        try:
+            while True:
+                os.write(write, bytes(4096))
+        except BlockingIOError:
+            pass
+        signal.set_wakeup_fd(write)
+        sender = subprocess.Popen(["sh", "-c", f"sleep 0.02; kill -USR1 {os.getpid()}"])
+        event.wait()
+        sender.wait()
+        """
+    )
+    assert child.returncode == 0
+    assert "trying to write to the signal wakeup fd" in child.stderr
+    assert "BlockingIOError" in child.stderr
+
+
 def test_a_wakeup_fd_closed_without_being_taken_out_does_no_harm(hub):
     here, there = socket.socketpair()
     there.setblocking(False)
