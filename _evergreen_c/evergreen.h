@@ -356,13 +356,19 @@ void eg_stack_remove(void);   /* after its last */
 bool eg_stack_is_known(void); /* else these do nothing */
 
 /* ---- fd.c: readiness of file descriptors -------------------------------- */
-enum { EG_READ = 1, EG_WRITE = 2 };
+enum {
+    EG_READ = 1,
+    EG_WRITE = 2,
+    EG_URGENT = 4, /* urgent data, and whatever else is no data: eg_fd_wait_many() only */
+    EG_POLLED =
+        8, /* the caller has asked poll(2): a file that is always ready has no more to say */
+};
 typedef struct EgPoller EgPoller;
 /* Wait until fd is ready for any of events. The caller has just tried and was told EAGAIN.
- * owned: the caller tells eg_fd_closing() before fd is closed, so no system call is needed
- * to see whether the number still means the same file.
+ * owner: the caller tells eg_fd_closing() before this object's descriptor is closed, so no system
+ * call is needed to see whether the number still means its file. NULL: that is not so.
  * 1: ready (perhaps in vain: try again); 0: deadline; -1: exception (EBADF: closed). */
-int eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned);
+int eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, const void *owner);
 /* The same for several; eg_wait_begin() first. The arrays are copied. */
 int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
                     const EgWaitKind *kind, uint64_t deadline);
@@ -376,8 +382,8 @@ int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; 
 /* Whether the hub has to poll here, and not in libuv, whose set is inside of this one. */
 bool eg_fd_is_outer(EgHub *hub);
 bool eg_fd_poll(EgHub *hub, int timeout); /* ms, -1: for ever; true: libuv has something to do */
-void eg_fd_embed(EgHub *hub);             /* libuv's set has to be the outer one from now on */
-void eg_fd_after_poll(EgHub *hub);        /* hand what libuv reported to the waiters */
+int eg_fd_embed(EgHub *hub); /* libuv's set has to be the outer one from now on; -1: exception */
+void eg_fd_after_poll(EgHub *hub); /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);
 int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
 int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);
@@ -1025,11 +1031,10 @@ PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
 PyObject *eg_asyncio_adopt_method(PyObject *module, PyObject *unused);
 /* ---- patch_select.c ----------------------------------------------------------- */
 struct pollfd;
-/* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception. *set is -1 at
- * first; eg_select_forget() it after the last wait. */
-int eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, unsigned long n, int *set,
+/* Park until poll(2), which found nothing, may find something: 1; 0: the deadline passed; -1:
+ * exception. */
+int eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, unsigned long n,
                    uint64_t deadline);
-void eg_select_forget(int set);
 
 /* ---- native.c: C code that blocks (evergreen run --native) -------------------- */
 void eg_native_open(void);   /* meet the preloaded library, if there is one */

@@ -7,6 +7,14 @@
  *
  * Waiters must have tried first: an edge that came before the wait is not told again.
  *
+ * A number says nothing of the file that it means: C code closes descriptors untold.  A wait
+ * trusts the registration that its own owner made; any other wait asks the kernel again, by
+ * adding the descriptor once more.  FD_DOUBT_NS after a wait began the kernel is asked, too: a
+ * new file is found then, and those that waited for the one before are woken with EBADF.
+ *
+ * The kernel refuses to watch what is in too many epoll sets already.  Such a wait ends after
+ * FD_CROWDED_NS as if the descriptor were ready, and its caller tries again.
+ *
  * There are two sets then, this one and libuv's, and one of them holds the other: what happens
  * in the inner one costs a look at both.  At first libuv's holds this one, by a uv_poll; where
  * nearly all that happens is in here, they change places.
@@ -17,13 +25,18 @@
 #include "evergreen.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #define BATCH 256
 #define CHANGE 32 /* so many more polls found something in the inner set than did not */
+#define FD_DOUBT_NS 50000000u
+#define FD_CROWDED_NS 5000000u
 
-typedef struct {
+typedef struct EgFd EgFd;
+struct EgFd {
     EgNode node; /* on poller->happened */
     int fd;
     uint32_t armed;      /* what the kernel's set has: 0 for nothing */
@@ -32,9 +45,14 @@ typedef struct {
     bool noted;          /* node is on the ring */
     bool drained;        /* a read got all there was, and nothing has come since */
     bool ending;         /* there may be more without the kernel telling: its end, or urgent data */
+    bool urgent;         /* a waiter among the readers wants urgent data, too */
+    bool doubted;        /* on poller->doubts */
+    bool disowned;     /* reader and writer are of a file that the number does not mean any more */
+    const void *owner; /* never used: whose close of it is told; NULL: nobody's */
+    EgFd *next_doubt;
     EgQueue readers, writers;
     PyObject *reader, *writer; /* strong, NULL: none; Handlers */
-} EgFd;
+};
 
 struct EgPoller {
     uv_poll_t uv;
@@ -46,6 +64,9 @@ struct EgPoller {
     bool outer;        /* it holds libuv's set, and is not held by it */
     bool inner_told;   /* the last poll found something in the inner set */
     int weight;        /* counts for changing places */
+    EgFd *doubts;      /* waited for since the kernel was asked last */
+    EgTimer doubt;     /* when it is asked next */
+    EgHub *hub;        /* borrowed: the hub owns this */
 };
 
 #define EDGE (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
@@ -90,6 +111,22 @@ fd_on_events(uv_poll_t *uv, int status, int events)
 }
 
 /* ---- the hub's side: GIL held ----------------------------------------------------------- */
+static void fd_on_doubt(EgTimer *timer);
+
+/* Have libuv's set hold this one, now and not at its next poll: what the kernel refuses then, libuv
+ * would die of. -1: errno. */
+static int
+poller_go_inside(EgPoller *poller, int uv)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = poller->epoll};
+    epoll_ctl(poller->epoll, EPOLL_CTL_DEL, uv, &event); /* no circle */
+    if (epoll_ctl(uv, EPOLL_CTL_ADD, poller->epoll, &event) < 0 && errno != EEXIST)
+        return -1;
+    poller->outer = false;
+    uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
+    return epoll_ctl(uv, EPOLL_CTL_ADD, poller->epoll, &event); /* uv_poll_start() took it out */
+}
+
 static EgPoller *
 poller_get(EgHub *hub)
 {
@@ -113,28 +150,31 @@ poller_get(EgHub *hub)
         eg_error_raise(status);
         return NULL;
     }
-    uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
+    poller_go_inside(poller, uv_backend_fd(eg_hub_uv(hub)));
     uv_unref((uv_handle_t *)&poller->uv);
+    poller->hub = hub;
+    poller->doubt.fire = fd_on_doubt;
+    poller->doubt.background = true;
     return hub->poller = poller;
 }
 
-/* Have the two sets change places. */
-static void
+/* Have the two sets change places; false: they stay. */
+static bool
 poller_turn(EgHub *hub)
 {
     EgPoller *poller = hub->poller;
     int uv = uv_backend_fd(eg_hub_uv(hub));
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    if (poller->outer) {
-        epoll_ctl(poller->epoll, EPOLL_CTL_DEL, uv, &event);
-        poller->outer = false;
-    } else {
-        uv_poll_stop(&poller->uv); /* takes it out of libuv's set at once: no circle */
-        poller->outer = epoll_ctl(poller->epoll, EPOLL_CTL_ADD, uv, &event) == 0;
-    }
-    if (!poller->outer)
-        uv_poll_start(&poller->uv, UV_READABLE, fd_on_events);
+    bool outer = poller->outer;
     poller->weight = 0;
+    if (outer && poller_go_inside(poller, uv) == 0)
+        return true;
+    if (!outer)
+        uv_poll_stop(&poller->uv); /* takes it out of libuv's set at once: no circle */
+    poller->outer = epoll_ctl(poller->epoll, EPOLL_CTL_ADD, uv, &event) == 0;
+    if (!poller->outer)
+        poller_go_inside(poller, uv);
+    return poller->outer != outer;
 }
 
 bool
@@ -159,11 +199,13 @@ eg_fd_poll(EgHub *hub, int timeout)
     return uv;
 }
 
-void
+int
 eg_fd_embed(EgHub *hub)
 {
-    if (hub->poller && hub->poller->outer)
-        poller_turn(hub);
+    if (!hub->poller || !hub->poller->outer || poller_turn(hub))
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 static EgFd *
@@ -173,6 +215,34 @@ fd_known(EgHub *hub, int fd)
     return poller && fd >= 0 && fd < poller->size ? poller->fds[fd] : NULL;
 }
 
+static int
+fd_raise(int code)
+{
+    errno = code;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* Make room for a descriptor; -1: exception. */
+static int
+poller_grow(EgPoller *poller, int fd)
+{
+    size_t size = poller->size ? (size_t)poller->size : 64;
+    if (fcntl(fd, F_GETFD) < 0) /* any number, which costs memory only if it is open */
+        return fd_raise(EBADF);
+    while (size <= (size_t)fd)
+        size *= 2;
+    EgFd **fds = PyMem_RawRealloc(poller->fds, size * sizeof *fds);
+    if (!fds) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(fds + poller->size, 0, (size - (size_t)poller->size) * sizeof *fds);
+    poller->fds = fds;
+    poller->size = (int)Py_MIN(size, INT_MAX);
+    return 0;
+}
+
 static EgFd *
 fd_get(EgHub *hub, int fd)
 {
@@ -180,23 +250,11 @@ fd_get(EgHub *hub, int fd)
     if (!poller)
         return NULL;
     if (fd < 0) {
-        errno = EBADF;
-        PyErr_SetFromErrno(PyExc_OSError);
+        fd_raise(EBADF);
         return NULL;
     }
-    if (fd >= poller->size) {
-        int size = poller->size ? poller->size : 64;
-        while (size <= fd)
-            size *= 2;
-        EgFd **fds = PyMem_RawRealloc(poller->fds, (size_t)size * sizeof *fds);
-        if (!fds) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        memset(fds + poller->size, 0, (size_t)(size - poller->size) * sizeof *fds);
-        poller->fds = fds;
-        poller->size = size;
-    }
+    if (fd >= poller->size && poller_grow(poller, fd) < 0)
+        return NULL;
     EgFd *self = poller->fds[fd];
     if (!self) {
         if (!(self = PyMem_RawCalloc(1, sizeof *self))) {
@@ -209,35 +267,69 @@ fd_get(EgHub *hub, int fd)
     return self;
 }
 
+static bool
+fd_is_watched(const EgFd *self)
+{
+    return (self->reader || self->writer) && !self->disowned;
+}
+
 /* What the kernel's set should have for it now. */
 static uint32_t
 fd_interest(const EgFd *self)
 {
-    if (!self->reader && !self->writer)
+    if (!fd_is_watched(self))
         return EDGE;
     return (self->reader || self->readers.first ? EPOLLIN | EPOLLRDHUP : 0)
-           | (self->writer || self->writers.first ? EPOLLOUT : 0);
+           | (self->writer || self->writers.first ? EPOLLOUT : 0)
+           | (self->urgent && self->readers.first ? EPOLLPRI : 0);
 }
 
 /* What eg_fd_closing() hands to a waiter. */
 #define FD_CLOSED Py_False
 
-/* Its number means another file now, and nobody told: those but *me* waited for the one before. */
 static void
-fd_abandon(EgFd *self, const EgTask *me)
+queue_abandon(EgQueue *queue, const EgTask *me)
 {
-    EgQueue *queues[] = {&self->readers, &self->writers};
-    for (int i = 0; i < 2; i++) {
-        for (EgLink *link = queues[i]->first, *next; link; link = next) {
-            next = link->next;
-            if (link->task && link->task != me)
-                eg_wait_wake(link->task, link, Py_NewRef(FD_CLOSED));
-        }
+    for (EgLink *link = queue->first, *next; link; link = next) {
+        next = link->next;
+        if (link->task && link->task != me)
+            eg_wait_wake(link->task, link, Py_NewRef(FD_CLOSED));
     }
 }
 
+/* Its number means another file now, and nobody told: those but *me* waited for the one before.
+ * Its Handlers are left where they are, for this may run no Python. */
+static void
+fd_abandon(EgHub *hub, EgFd *self, const EgTask *me)
+{
+    self->drained = self->ending = false;
+    self->owner = NULL;
+    if (!self->disowned) {
+        hub->poller->active -= (self->reader != NULL) + (self->writer != NULL);
+        self->disowned = self->reader || self->writer;
+    }
+    queue_abandon(&self->readers, me);
+    queue_abandon(&self->writers, me);
+}
+
+enum { FD_ARMED, FD_READY, FD_CROWDED };
+
+/* The kernel refused to watch it: FD_READY, FD_CROWDED, or -1 with an exception. */
+static int
+fd_refused(EgFd *self)
+{
+    if (errno == EPERM)
+        return FD_READY;
+    self->armed = 0;
+    if (errno == EINVAL || errno == ELOOP || errno == ENOSPC || errno == ENOMEM)
+        return FD_CROWDED;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
 /* Have the kernel's set know it. check: the number may mean another file by now.
- * 0: done; 1: it is always ready (a regular file); -1: exception. */
+ * FD_ARMED: done; FD_READY: it is always ready (a regular file); FD_CROWDED: the kernel watches
+ * no more of it; -1: exception. */
 static int
 fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
 {
@@ -246,31 +338,72 @@ fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
     check |= self->generation != eg_patch_generation; /* closes may have gone untold */
     self->generation = eg_patch_generation;
     if (self->armed == interest && !check)
-        return 0;
+        return FD_ARMED;
     if (!self->armed || check) {
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
-            if (self->armed)
-                fd_abandon(self, hub->current);
+            if (self->armed) {
+                fd_abandon(hub, self, hub->current);
+                if (fd_interest(self) != interest) /* without those Handlers */
+                    return self->armed = interest, fd_arm(hub, self, fd_interest(self), false);
+            }
             self->armed = interest;
-            return 0;
+            return FD_ARMED;
         }
-        if (errno == EPERM)
-            return 1;
-        if (errno != EEXIST) {
-            self->armed = 0;
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
+        if (errno != EEXIST)
+            return fd_refused(self);
         if (self->armed == interest)
-            return 0;
+            return FD_ARMED;
     }
-    if (epoll_ctl(epoll, EPOLL_CTL_MOD, self->fd, &event) < 0) {
-        self->armed = 0;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    if (epoll_ctl(epoll, EPOLL_CTL_MOD, self->fd, &event) < 0)
+        return fd_refused(self);
     self->armed = interest;
-    return 0;
+    return FD_ARMED;
+}
+
+/* The same for a wait. owner: see eg_fd_wait(). Among many sets the outer one may watch more. */
+static int
+fd_arm_for(EgHub *hub, EgFd *self, const void *owner)
+{
+    EgPoller *poller = hub->poller;
+    int status = fd_arm(hub, self, fd_interest(self), !owner || self->owner != owner);
+    if (status == FD_CROWDED && !poller->outer && !hub->embedded && poller_turn(hub))
+        status = fd_arm(hub, self, fd_interest(self), false);
+    if (status != FD_ARMED)
+        return status;
+    if (owner)
+        self->owner = owner;
+    if (EG_LIKELY(self->doubted))
+        return FD_ARMED;
+    if (!poller->doubts && !eg_timer_armed(&poller->doubt)
+        && eg_timer_start(&hub->timers, &poller->doubt, eg_clock_now() + FD_DOUBT_NS) < 0)
+        return -1;
+    self->doubted = true;
+    self->next_doubt = poller->doubts;
+    poller->doubts = self;
+    return FD_ARMED;
+}
+
+/* Whether numbers that are waited for still mean the files that the kernel watches. */
+static void
+fd_on_doubt(EgTimer *timer)
+{
+    EgPoller *poller = EG_OWNER(timer, EgPoller, doubt);
+    EgFd *self = poller->doubts, *next;
+    poller->doubts = NULL;
+    for (; self; self = next) {
+        next = self->next_doubt;
+        self->doubted = false;
+        if (!self->armed || (!self->readers.first && !self->writers.first))
+            continue;
+        struct epoll_event event = {.events = EDGE, .data.ptr = self};
+        if (epoll_ctl(poller->epoll, EPOLL_CTL_ADD, self->fd, &event) == 0)
+            self->armed = EDGE; /* all who wait, wait for a file that is gone, or are told anew */
+        else if (errno != EBADF)
+            continue;
+        else
+            self->armed = 0;
+        fd_abandon(poller->hub, self, NULL);
+    }
 }
 
 static void
@@ -278,20 +411,22 @@ fd_tell(EgHub *hub, EgFd *self)
 {
     uint32_t happened = self->happened;
     self->happened = 0;
+    bool watched = fd_is_watched(self);
     self->noted = self->drained = false;
     self->ending |= (happened & ENDING) != 0;
     if (happened & READABLE) {
         eg_queue_wake_all(&self->readers);
-        if (self->reader)
+        self->urgent = false;
+        if (watched && self->reader)
             eg_handler_schedule(self->reader);
     }
     if (happened & WRITABLE) {
         eg_queue_wake_all(&self->writers);
-        if (self->writer)
+        if (watched && self->writer)
             eg_handler_schedule(self->writer);
     }
     /* Level-triggered: take out what nobody waits for any more. */
-    if ((self->reader || self->writer) && fd_arm(hub, self, fd_interest(self), false) < 0)
+    if (watched && fd_arm(hub, self, fd_interest(self), false) < 0)
         PyErr_Clear(); /* closed behind our back: its waiters were woken and will see it */
 }
 
@@ -346,8 +481,21 @@ fd_outcome(EgTask *me, int status)
     return -1;
 }
 
+/* Park until the deadline; if crowded no longer than so, and as if it were ready then. */
+static int
+fd_park(EgTask *me, const EgWaitKind *kind, uint64_t deadline, bool crowded)
+{
+    EgPoller *poller = me->hub->poller;
+    uint64_t now = crowded ? eg_clock_now() : 0;
+    bool early = crowded && deadline > now && deadline - now > FD_CROWDED_NS;
+    poller->active++;
+    int status = eg_wait_park(me, kind, NULL, early ? now + FD_CROWDED_NS : deadline);
+    me->hub->poller->active--;
+    return status == 0 && early ? 1 : fd_outcome(me, status);
+}
+
 int
-eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned)
+eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, const void *owner)
 {
     if (me->role == EG_THREAD || events == (EG_READ | EG_WRITE))
         return eg_fd_wait_many(me, 1, &fd, &events, &fd_read_kind, deadline);
@@ -357,50 +505,76 @@ eg_fd_wait(EgTask *me, int fd, int events, uint64_t deadline, bool owned)
         return -1;
     EgQueue *queue = events == EG_READ ? &self->readers : &self->writers;
     eg_wait_join(me, queue);
-    int status = fd_arm(hub, self, fd_interest(self), !owned);
-    if (status) {
+    int status = fd_arm_for(hub, self, owner);
+    if (EG_UNLIKELY(status == FD_READY || status < 0)) {
         eg_wait_visit_leave(me);
         return status;
     }
-    hub->poller->active++;
-    status = eg_wait_park(me, events == EG_READ ? &fd_read_kind : &fd_write_kind, NULL, deadline);
-    hub->poller->active--;
-    return fd_outcome(me, status);
+    return fd_park(me, events == EG_READ ? &fd_read_kind : &fd_write_kind, deadline,
+                   status == FD_CROWDED);
+}
+
+static short
+fd_poll_events(int events)
+{
+    return (short)((events & EG_READ ? POLLIN | POLLRDHUP : 0) | (events & EG_WRITE ? POLLOUT : 0)
+                   | (events & EG_URGENT ? POLLPRI : 0));
 }
 
 /* A native thread without a hub: poll(2), as it would do anyway. */
 static int
 fd_wait_thread(Py_ssize_t n, const int *fds, const int *events, uint64_t deadline)
 {
-    struct epoll_event event;
-    int ready = -1, epoll = epoll_create1(EPOLL_CLOEXEC);
-    for (Py_ssize_t i = 0; epoll >= 0 && i < n; i++) {
-        event.events = (events[i] & EG_READ ? EPOLLIN : 0) | (events[i] & EG_WRITE ? EPOLLOUT : 0);
-        event.data.u64 = (uint64_t)i;
-        if (epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event) < 0) {
-            ready = errno == EPERM ? 1 : -1;
+    int ready = -1;
+    struct pollfd *list = PyMem_New(struct pollfd, n + 1);
+    if (!list) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        list[i] = (struct pollfd){.fd = fds[i], .events = fd_poll_events(events[i])};
+        if (fds[i] < 0 || fcntl(fds[i], F_GETFD) < 0) {
+            fd_raise(EBADF);
             goto done;
         }
     }
-    while (epoll >= 0) {
+    for (;;) {
         uint64_t now = eg_clock_now();
         uint64_t ms = deadline > now ? (deadline - now + 999999) / 1000000 : 0;
         int timeout = deadline == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
         Py_BEGIN_ALLOW_THREADS
-        ready = epoll_wait(epoll, &event, 1, timeout);
+        ready = poll(list, (nfds_t)n, timeout);
         Py_END_ALLOW_THREADS
         if (ready > 0 || (ready < 0 && errno != EINTR)
             || (ready == 0 && eg_clock_now() >= deadline))
             break;
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0) {
+            ready = -1;
             break;
+        }
     }
-done:
     if (ready < 0 && !PyErr_Occurred())
         PyErr_SetFromErrno(PyExc_OSError);
-    if (epoll >= 0)
-        close(epoll);
-    return ready;
+done:
+    PyMem_Free(list);
+    return ready > 0 ? 1 : ready;
+}
+
+/* Join the queues of a descriptor, which needs two links, and watch it: as fd_arm(). */
+static int
+fd_join(EgTask *me, int fd, int events)
+{
+    EgWait *wait = &me->wait;
+    EgFd *self = fd_get(me->hub, fd);
+    if (!self)
+        return -1;
+    if (events & (EG_READ | EG_URGENT))
+        eg_queue_add(&self->readers, &wait->links[wait->nlinks++], me);
+    if (events & EG_WRITE)
+        eg_queue_add(&self->writers, &wait->links[wait->nlinks++], me);
+    self->urgent |= (events & EG_URGENT) != 0;
+    int status = fd_arm_for(me->hub, self, NULL);
+    return status == FD_READY && (events & EG_POLLED) ? FD_ARMED : status;
 }
 
 int
@@ -409,32 +583,21 @@ eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events, con
 {
     if (me->role == EG_THREAD)
         return fd_wait_thread(n, fds, events, deadline);
-    EgHub *hub = me->hub;
     EgWait *wait = &me->wait;
-    int status = 0;
-    if (!poller_get(hub))
+    int status = FD_ARMED;
+    bool crowded = false;
+    if (!poller_get(me->hub))
         return -1;
     if (n && !(wait->links = PyMem_RawCalloc((size_t)n * 2, sizeof *wait->links))) {
         PyErr_NoMemory();
         return -1;
     }
-    for (Py_ssize_t i = 0; i < n && !status; i++) {
-        EgFd *self = fd_get(hub, fds[i]);
-        if (!self) {
-            status = -1;
-            break;
-        }
-        if (events[i] & EG_READ)
-            eg_queue_add(&self->readers, &wait->links[wait->nlinks++], me);
-        if (events[i] & EG_WRITE)
-            eg_queue_add(&self->writers, &wait->links[wait->nlinks++], me);
-        status = fd_arm(hub, self, fd_interest(self), true);
+    for (Py_ssize_t i = 0; i < n && (status == FD_ARMED || status == FD_CROWDED); i++) {
+        status = fd_join(me, fds[i], events[i]);
+        crowded |= status == FD_CROWDED;
     }
-    if (!status) {
-        hub->poller->active++;
-        status = fd_outcome(me, eg_wait_park(me, kind, NULL, deadline));
-        hub->poller->active--;
-    }
+    if (status == FD_ARMED || status == FD_CROWDED)
+        status = fd_park(me, kind, deadline, crowded);
     eg_wait_visit_leave(me);
     PyMem_RawFree(wait->links);
     wait->links = NULL;
@@ -442,14 +605,27 @@ eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events, con
     return status;
 }
 
+static void
+fd_drop_handlers(EgHub *hub, EgFd *self)
+{
+    PyObject *reader = self->reader, *writer = self->writer; /* ours now */
+    if (!self->disowned)
+        hub->poller->active -= (reader != NULL) + (writer != NULL);
+    self->reader = self->writer = NULL;
+    self->disowned = false;
+    Py_XDECREF(reader);
+    Py_XDECREF(writer);
+}
+
 void
 eg_fd_closing(int fd)
 {
     for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub) {
         EgFd *self = fd_known(hub, fd);
-        if (!self || !self->armed)
+        if (!self || (!self->armed && !self->readers.first && !self->writers.first))
             continue;
         self->drained = self->ending = false;
+        self->owner = NULL;
         /* Copies of the descriptor may live on: closing alone would leave it in the set. */
         struct epoll_event unused;
         epoll_ctl(hub->poller->epoll, EPOLL_CTL_DEL, fd, &unused);
@@ -458,21 +634,32 @@ eg_fd_closing(int fd)
             eg_queue_wake(&self->readers, Py_NewRef(FD_CLOSED));
         while (eg_queue_peek(&self->writers))
             eg_queue_wake(&self->writers, Py_NewRef(FD_CLOSED));
-        for (int event = EG_READ; event <= EG_WRITE; event++) {
-            PyObject **slot = event == EG_READ ? &self->reader : &self->writer;
-            hub->poller->active -= *slot != NULL;
-            Py_CLEAR(*slot);
-        }
+        fd_drop_handlers(hub, self);
     }
 }
 
 /* ---- callbacks ------------------------------------------------------------------------------ */
+/* Its Handlers are of a file that the number does not mean any more: let go of them. */
+static void
+fd_disown(EgHub *hub, EgFd *self)
+{
+    struct epoll_event event = {.events = EDGE, .data.ptr = self};
+    if (fd_is_watched(self) && self->armed
+        && epoll_ctl(hub->poller->epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+        self->armed = EDGE;
+        fd_abandon(hub, self, NULL);
+    }
+    if (self->disowned)
+        fd_drop_handlers(hub, self);
+}
+
 int
 eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler)
 {
     EgFd *self = fd_get(hub, fd);
     if (!self)
         return -1;
+    fd_disown(hub, self);
     PyObject **slot = event == EG_READ ? &self->reader : &self->writer;
     if (*slot) {
         PyErr_Format(PyExc_RuntimeError, "another %s is already registered for fd %d",
@@ -480,17 +667,18 @@ eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler)
         return -1;
     }
     *slot = Py_NewRef(handler); /* given back by eg_fd_unwatch() or eg_fd_closing() */
-    int status = fd_arm(hub, self, fd_interest(self), true);
-    if (status) {
-        Py_CLEAR(*slot);
-        if (status > 0) {
-            errno = EPERM; /* a regular file: nothing to watch */
-            PyErr_SetFromErrno(PyExc_OSError);
-        }
-        return -1;
-    }
     hub->poller->active++;
-    return 0;
+    int status = fd_arm(hub, self, fd_interest(self), true);
+    if (status == FD_ARMED)
+        return 0;
+    if (status > 0)
+        fd_raise(status == FD_READY ? EPERM : errno); /* EPERM: a regular file, nothing to watch */
+    if (*slot == handler) {
+        *slot = NULL;
+        hub->poller->active--;
+        Py_DECREF(handler);
+    }
+    return -1;
 }
 
 int
@@ -502,7 +690,9 @@ eg_fd_unwatch(EgHub *hub, int fd, int event)
         return 0;
     PyObject *handler = *slot; /* ours now */
     *slot = NULL;
-    hub->poller->active--;
+    hub->poller->active -= !self->disowned;
+    if (!self->reader && !self->writer)
+        self->disowned = false;
     if (self->armed && fd_arm(hub, self, fd_interest(self), false) < 0)
         PyErr_Clear(); /* it was closed behind our back */
     eg_handler_cancel(handler);
@@ -532,6 +722,7 @@ eg_fd_destroy(EgHub *hub)
     if (!poller)
         return;
     hub->poller = NULL;
+    eg_timer_stop(&hub->timers, &poller->doubt);
     for (int fd = 0; fd < poller->size; fd++) {
         EgFd *self = poller->fds[fd];
         if (!self)

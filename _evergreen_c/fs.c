@@ -732,7 +732,7 @@ fs_wait_ready(const EgFs *fs)
     if (poll(&one, 1, 0) != 0)
         return 0;
     EgTask *me = eg_wait_begin();
-    return me && eg_fd_wait(me, fd, events, EG_FOREVER, false) >= 0 ? 0 : -1;
+    return me && eg_fd_wait(me, fd, events, EG_FOREVER, NULL) >= 0 ? 0 : -1;
 }
 
 /* Let others have their turn when a slice of time is over; before the call, since what was read

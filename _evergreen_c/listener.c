@@ -32,7 +32,7 @@ listener_accept_fd(PyObject *module, PyObject *arg)
         switch (errno) {
         case EAGAIN: {
             EgTask *me = eg_wait_begin();
-            if (!me || eg_fd_wait(me, fd, EG_READ, EG_FOREVER, false) < 0)
+            if (!me || eg_fd_wait(me, fd, EG_READ, EG_FOREVER, NULL) < 0)
                 return NULL;
             continue;
         }

@@ -464,8 +464,9 @@ loop_fileno(PyObject *op, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
         return NULL;
     }
+    if (eg_fd_embed(hub) < 0)
+        return NULL;
     hub->embedded = true;
-    eg_fd_embed(hub);
     eg_hub_poll(hub, false); /* so that libuv watches what ends its sleep */
     return PyLong_FromLong(uv_backend_fd(eg_hub_uv(hub)));
 }

@@ -43,7 +43,7 @@ module_wait_fd(PyObject *module, PyObject *args)
     EgTask *me = eg_wait_begin();
     if (!me)
         return NULL;
-    int status = eg_fd_wait(me, fd, events, deadline, false);
+    int status = eg_fd_wait(me, fd, events, deadline, NULL);
     return status < 0 ? NULL : PyBool_FromLong(status);
 }
 

@@ -158,7 +158,7 @@ native_raised(EgNativeVisit *visit, bool parked)
 
 /* ---- what preload.c calls ----------------------------------------------------------------- */
 static EgNativeOutcome
-native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, int *set, uint64_t deadline)
+native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, uint64_t deadline)
 {
     EgNativeVisit visit;
     struct pollfd *real = NULL; /* those that count: a negative one is to be passed over */
@@ -182,7 +182,7 @@ native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, int *set, uin
     else {
         native_parks[call]++;
         visit.me->wait.kind = NULL;
-        int status = eg_select_wait(&native_kinds[call], fds, nreal, set, deadline);
+        int status = eg_select_wait(&native_kinds[call], fds, nreal, deadline);
         bool parked = visit.me->wait.kind == &native_kinds[call];
         outcome = status > 0    ? EG_NATIVE_AGAIN
                   : status == 0 ? EG_NATIVE_TIMED_OUT
@@ -193,21 +193,6 @@ native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, int *set, uin
     native_leave(&visit);
     errno = error;
     return outcome;
-}
-
-static void
-native_forget(int set)
-{
-    EgNativeVisit visit;
-    if (set < 0)
-        return;
-    memset(&visit, 0, sizeof visit);
-    PyThreadState *here = PyGILState_GetThisThreadState();
-    if (native_current() != here)
-        PyEval_RestoreThread(visit.released = here);
-    PyErr_Fetch(&visit.type, &visit.value, &visit.traceback);
-    eg_select_forget(set);
-    native_leave(&visit);
 }
 
 static void
@@ -332,7 +317,6 @@ static EgNativeCore native_core = {
     .abi = EG_NATIVE_ABI,
     .cooperates = native_cooperates,
     .wait = native_wait,
-    .forget = native_forget,
     .yield = native_yield,
     .call = native_call,
 };

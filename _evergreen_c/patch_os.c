@@ -90,7 +90,7 @@ fd_wait(int fd, int events)
     if ((flags & O_NONBLOCK) || (flags & O_ACCMODE) == (events == EG_READ ? O_WRONLY : O_RDONLY))
         return 0;
     EgTask *me = eg_wait_begin();
-    return me && eg_fd_wait(me, fd, events, EG_FOREVER, false) >= 0 ? 1 : -1;
+    return me && eg_fd_wait(me, fd, events, EG_FOREVER, NULL) >= 0 ? 1 : -1;
 }
 
 /* The same, for a call that has not tried: 1: it is ready now. */

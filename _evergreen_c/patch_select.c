@@ -6,8 +6,7 @@
  *     select, poll   on all their descriptors at once
  *     epoll          on the epoll descriptor itself
  *
- * Conditions that a hub does not watch for (urgent data, a half-closed peer) are given to an
- * epoll set made for that one wait, and the task parks on the set.
+ * The hub tells of more than was asked for, and once only; so they ask again each time.
  */
 #include "evergreen.h"
 
@@ -24,51 +23,20 @@ static const EgWaitKind poll_kind = {"poll", NULL};
 #define POLL_WRITE (POLLOUT | POLLWRNORM | POLLWRBAND)
 
 /* ---- waiting for descriptors ---------------------------------------------------- */
-/* An epoll set of the descriptors, with all that is asked of them; -1: exception. */
+/* What wakes one who asks poll(2) for these events: a hang-up and errors, whatever is asked. */
 static int
-set_make(const struct pollfd *fds, nfds_t n)
+select_events(short asked)
 {
-    int set = epoll_create1(EPOLL_CLOEXEC);
-    for (nfds_t i = 0; set >= 0 && i < n; i++) {
-        struct epoll_event event = {0};
-        for (nfds_t k = 0; k < n; k++) /* a descriptor may be there more than once */
-            if (fds[k].fd == fds[i].fd)
-                event.events |= (uint32_t)(uint16_t)fds[k].events;
-        if (fds[i].fd >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fds[i].fd, &event) < 0
-            && errno != EEXIST && errno != EPERM) { /* EPERM: a file, with nothing to wait for */
-            PyErr_SetFromErrno(PyExc_OSError);
-            close(set);
-            return -1;
-        }
-    }
-    if (set < 0)
-        PyErr_SetFromErrno(PyExc_OSError);
-    return set;
+    int events = EG_POLLED | (asked & POLL_WRITE ? EG_WRITE : 0);
+    events |= asked & ~(POLL_READ | POLL_WRITE) ? EG_READ | EG_URGENT : 0;
+    return events | (asked & POLL_READ || !asked ? EG_READ : 0);
 }
 
-void
-eg_select_forget(int set)
-{
-    if (set < 0)
-        return;
-    eg_fd_closing(set);
-    close(set);
-}
-
-/* Park until one of them may be ready: 1; 0: the deadline passed; -1: exception.  *set is -1
- * or the set of an earlier call; the caller closes it in the end. */
 int
-eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, int *set,
-               uint64_t deadline)
+eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, uint64_t deadline)
 {
     EgTask *me;
-    int status = -1, events = EG_READ;
-    for (nfds_t i = 0; i < n && *set < 0; i++)
-        if ((!fds[i].events || (fds[i].events & ~(POLL_READ | POLL_WRITE)))
-            && (*set = set_make(fds, n)) < 0)
-            return -1;
-    if (*set >= 0)
-        return (me = eg_wait_begin()) ? eg_fd_wait_many(me, 1, set, &events, kind, deadline) : -1;
+    int status = -1;
     if (n == 0)
         return (me = eg_wait_begin()) ? eg_wait_park(me, kind, NULL, deadline) : -1;
     int *numbers = PyMem_New(int, 2 * n), *asked = numbers + n;
@@ -78,8 +46,7 @@ eg_select_wait(const EgWaitKind *kind, const struct pollfd *fds, nfds_t n, int *
     }
     for (nfds_t i = 0; i < n; i++) {
         numbers[i] = fds[i].fd;
-        asked[i] =
-            (fds[i].events & POLL_READ ? EG_READ : 0) | (fds[i].events & POLL_WRITE ? EG_WRITE : 0);
+        asked[i] = select_events(fds[i].events);
     }
     if ((me = eg_wait_begin()))
         status = eg_fd_wait_many(me, (Py_ssize_t)n, numbers, asked, kind, deadline);
@@ -208,11 +175,10 @@ select_wait(PyObject *const *lists, uint64_t deadline)
 {
     PyObject *answer = NULL;
     Selection selection = {0};
-    int set = -1; /* kept through the wait: a hang-up nobody asked for is told once */
     if (selection_fill(&selection, lists) < 0)
         goto done;
     for (;;) {
-        int status = eg_select_wait(&select_kind, selection.fds, selection.n, &set, deadline);
+        int status = eg_select_wait(&select_kind, selection.fds, selection.n, deadline);
         if (status < 0)
             break;
         answer = selection_ask(&selection, status == 0);
@@ -220,7 +186,6 @@ select_wait(PyObject *const *lists, uint64_t deadline)
             break;
     }
 done:
-    eg_select_forget(set);
     selection_clear(&selection);
     return answer;
 }
@@ -321,11 +286,9 @@ poll_wait(PyObject *self, uint64_t deadline)
 {
     PollObject *object = (PollObject *)self;
     for (;;) {
-        int set = -1;
         object->running = 1;
-        int status = eg_select_wait(&poll_kind, object->fds, (nfds_t)object->n, &set, deadline);
+        int status = eg_select_wait(&poll_kind, object->fds, (nfds_t)object->n, deadline);
         object->running = 0;
-        eg_select_forget(set);
         if (status < 0 && !poll_was_closed())
             return NULL;
         PyObject *type, *value, *traceback;
@@ -409,7 +372,7 @@ select_epoll_poll(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject 
         Py_CLEAR(list);
         int fd = PyObject_AsFileDescriptor(self);
         EgTask *me = fd < 0 ? NULL : eg_wait_begin();
-        if (!me || (status = eg_fd_wait(me, fd, EG_READ, deadline, false)) < 0)
+        if (!me || (status = eg_fd_wait(me, fd, EG_READ, deadline, NULL)) < 0)
             break;
     }
     Py_DECREF(zero);

@@ -274,12 +274,12 @@ call_wait(SocketCall *call)
     if (!call->deadline)
         call->deadline =
             call->view.timeout < 0 ? EG_FOREVER : eg_clock_now() + (uint64_t)call->view.timeout;
-    bool owned = eg_socket_is_owned(call->self);
+    const void *owner = eg_socket_is_owned(call->self) ? call->self : NULL;
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
     socket_turns = 0;
-    int status = eg_fd_wait(me, fd, call->events, call->deadline, owned);
+    int status = eg_fd_wait(me, fd, call->events, call->deadline, owner);
     return status <= 0 ? status : call_look_again(call) < 0 ? -1 : 1;
 }
 

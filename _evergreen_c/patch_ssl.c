@@ -103,9 +103,9 @@ ssl_wants(void)
 static int
 ssl_wait(SslCall *call, int events, uint64_t deadline)
 {
-    bool owned = eg_socket_is_owned(call->socket);
+    const void *owner = eg_socket_is_owned(call->socket) ? call->socket : NULL;
     EgTask *me = eg_wait_begin();
-    int status = me ? eg_fd_wait(me, call->view.fd, events, deadline, owned) : -1;
+    int status = me ? eg_fd_wait(me, call->view.fd, events, deadline, owner) : -1;
     if (status == 0)
         PyErr_SetString(PyExc_TimeoutError, call->late);
     if (status <= 0)

@@ -63,7 +63,7 @@ pipe_send_message(EgStream *self, struct msghdr *message)
         EgTask *me = eg_wait_begin();
         if (!me)
             return -1;
-        int status = eg_fd_wait(me, fd, EG_WRITE, EG_FOREVER, false);
+        int status = eg_fd_wait(me, fd, EG_WRITE, EG_FOREVER, NULL);
         if (self->wire)
             eg_fd_closing(fd); /* libuv watches it; once is enough */
         if (status < 0)

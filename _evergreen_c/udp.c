@@ -72,7 +72,7 @@ udp_retry(EgUdp *self, int event)
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
-    if (eg_fd_wait(me, self->fd, event, EG_FOREVER, true) < 0) {
+    if (eg_fd_wait(me, self->fd, event, EG_FOREVER, self) < 0) {
         if (self->closed && PyErr_ExceptionMatches(PyExc_OSError)) {
             PyErr_Clear(); /* EBADF, in our words */
             udp_check(self);

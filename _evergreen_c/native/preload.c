@@ -245,17 +245,13 @@ static EgNativeOutcome
 wait_fd(EgNativeCall call, int fd, short events, uint64_t deadline)
 {
     struct pollfd one = {fd, events, 0};
-    int set = -1;
-    EgNativeOutcome outcome = core->wait(call, &one, 1, &set, deadline);
-    core->forget(set);
-    return outcome;
+    return core->wait(call, &one, 1, deadline);
 }
 
 static EgNativeOutcome
 wait_time(EgNativeCall call, uint64_t deadline)
 {
-    int set = -1;
-    return core->wait(call, NULL, 0, &set, deadline);
+    return core->wait(call, NULL, 0, deadline);
 }
 
 static short
@@ -302,15 +298,14 @@ static int
 poll_until(EgNativeCall call, struct pollfd *fds, nfds_t n, uint64_t deadline, const sigset_t *mask)
 {
     static const struct timespec zero;
-    int saved = errno, set = -1, found;
+    int saved = errno, found;
     for (bool last = false;;) {
         found = mask ? LIBC(ppoll)(fds, n, &zero, mask) : LIBC(poll)(fds, n, 0);
         if (found || last)
             break;
         /* What the mask lets through meanwhile is seen with a small delay. */
         uint64_t slice = mask ? after(20 * MILLISECOND) : FOREVER;
-        EgNativeOutcome outcome =
-            core->wait(call, fds, n, &set, slice < deadline ? slice : deadline);
+        EgNativeOutcome outcome = core->wait(call, fds, n, slice < deadline ? slice : deadline);
         if (outcome == EG_NATIVE_PASS) {
             struct timespec rest = timespec_of(deadline == FOREVER ? 0 : left_until(deadline));
             found = LIBC(ppoll)(fds, n, deadline == FOREVER ? NULL : &rest, mask);
@@ -323,7 +318,6 @@ poll_until(EgNativeCall call, struct pollfd *fds, nfds_t n, uint64_t deadline, c
         last = outcome == EG_NATIVE_TIMED_OUT && deadline <= slice;
     }
     int failure = found < 0 ? errno : saved;
-    core->forget(set);
     errno = failure;
     return found;
 }
@@ -457,7 +451,7 @@ select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline
              const sigset_t *mask)
 {
     static const struct timespec zero;
-    int saved = errno, set = -1, found = -1;
+    int saved = errno, found = -1;
     Selection selection = {.sets = {sets[0], sets[1], sets[2]}};
     int status = selection_save(&selection, nfds);
     if (status < 0) {
@@ -471,7 +465,7 @@ select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline
         selection_restore(&selection);
         uint64_t slice = mask ? after(20 * MILLISECOND) : FOREVER;
         EgNativeOutcome outcome =
-            core->wait(call, selection.fds, selection.n, &set, slice < deadline ? slice : deadline);
+            core->wait(call, selection.fds, selection.n, slice < deadline ? slice : deadline);
         if (outcome == EG_NATIVE_PASS) {
             struct timespec rest = timespec_of(deadline == FOREVER ? 0 : left_until(deadline));
             found = LIBC(pselect)(nfds, sets[0], sets[1], sets[2],
@@ -486,7 +480,6 @@ select_until(EgNativeCall call, int nfds, fd_set *const *sets, uint64_t deadline
     }
 done:;
     int failure = found < 0 ? errno : saved;
-    core->forget(set);
     free(selection.saved);
     free(selection.fds);
     errno = failure;

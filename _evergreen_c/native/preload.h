@@ -64,11 +64,8 @@ typedef struct {
     /* Whether a task runs in this thread: asked first, with or without the GIL. */
     bool (*cooperates)(void);
     /* Park the task until one of fds may be ready or the deadline (CLOCK_MONOTONIC, ns;
-     * UINT64_MAX: never) has passed. Nothing looks at fds while it is parked. *set is -1 at
-     * first; give it to forget() after the last wait. */
-    EgNativeOutcome (*wait)(EgNativeCall, const struct pollfd *fds, nfds_t n, int *set,
-                            uint64_t deadline);
-    void (*forget)(int set);
+     * UINT64_MAX: never) has passed. Nothing looks at fds while it is parked. */
+    EgNativeOutcome (*wait)(EgNativeCall, const struct pollfd *fds, nfds_t n, uint64_t deadline);
     void (*yield)(void); /* let other tasks run that are ready */
     /* Have a native thread run the job; AGAIN: it is done. */
     EgNativeOutcome (*call)(EgNativeCall, EgNativeJob *);

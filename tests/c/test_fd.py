@@ -18,6 +18,8 @@ from evergreen import EventLoop, TaskExit, _policy, patcher, sleep, spawn
 from evergreen import _evergreen_c as core
 
 READ, WRITE = 1, 2
+native_close = core.patch_native("posix", "close")
+native_dup2 = core.patch_native("posix", "dup2")
 
 
 @pytest.fixture
@@ -226,6 +228,142 @@ def test_who_waited_for_a_number_that_means_another_file_by_now_is_told(hub):
     assert second.result(10) is True
     for number in (again, write, other):
         os.close(number)
+
+
+@pytest.fixture
+def patched(hub):
+    with patcher.patched(socket=True, os=True, select=True):
+        yield hub
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def connect(listener, number=None):
+    """Both ends of a connection; the first one has that number."""
+    here = socket.socket()
+    assert number in (None, here.fileno())
+    here.connect(listener.getsockname())
+    return here, listener.accept()[0]
+
+
+def test_a_number_whose_close_nobody_told_of_is_watched_for_the_socket_that_has_it(patched, pair, listener):
+    poller = select.epoll()
+    poller.register(pair[0], select.EPOLLIN)
+    number = poller.fileno()
+    spawn(poller.poll, 0.001).join()
+    del poller  # its destructor closes it
+    here, there = connect(listener, number)
+    task = spawn(here.recv, 10)
+    settle()
+    there.send(b"hello")
+    assert task.result(10) == b"hello"
+    here.close()
+    there.close()
+
+
+def test_a_socket_waits_for_its_own_file_after_another_was_closed_by_c_code(patched, listener):
+    old, peer = connect(listener)
+    task = spawn(old.recv, 10)
+    settle()
+    native_close(old.fileno())
+    here, there = connect(listener, old.fileno())
+    heir = spawn(here.recv, 10)
+    settle()
+    with pytest.raises(OSError) as caught:
+        task.result(10)
+    assert caught.value.errno == errno.EBADF
+    there.send(b"hello")
+    assert heir.result(10) == b"hello"
+    old.detach()
+    for sock in (peer, here, there):
+        sock.close()
+
+
+def test_who_waits_for_a_number_that_c_code_gave_to_another_file_hears_of_it(patched, listener):
+    here, there = connect(listener)
+    read, write = os.pipe()
+    task = spawn(here.recv, 10)
+    settle()
+    native_dup2(read, here.fileno())
+    with pytest.raises(OSError) as caught:
+        task.result(10)
+    assert caught.value.errno == errno.EBADF
+    here.close()
+    there.close()
+    os.close(read)
+    os.close(write)
+
+
+def test_who_waits_for_a_number_that_c_code_closes_hears_of_it(hub):
+    read, write = os.pipe()
+    task = spawn(core.wait_fd, read, READ)
+    settle()
+    os.close(read)  # untold: nothing is patched
+    with pytest.raises(OSError) as caught:
+        task.result(10)
+    assert caught.value.errno == errno.EBADF
+    os.close(write)
+
+
+def test_a_callback_of_a_file_that_is_gone_makes_room_for_one_of_the_file_that_has_its_number(hub):
+    read, write = os.pipe()
+    told = []
+    hub.add_reader(read, told.append, "gone")
+    settle()
+    os.close(read)
+    os.close(write)
+    again, other = os.pipe()
+    assert again == read
+    hub.add_reader(again, told.append, "here")
+    os.write(other, b"x")
+    while not told:
+        sleep(0.001)
+    assert set(told) == {"here"}
+    assert hub.remove_reader(again)
+    assert hub.stats()["descriptors"] == 0
+    os.close(again)
+    os.close(other)
+
+
+def test_a_callback_of_a_file_that_is_gone_is_not_told_of_another(hub):
+    read, write = os.pipe()
+    told = []
+    hub.add_reader(read, told.append, "gone")
+    settle()
+    os.close(read)
+    os.close(write)
+    again, other = os.pipe()
+    assert again == read
+    task = spawn(core.wait_fd, again, READ)
+    settle()
+    os.write(other, b"x")
+    assert task.result(10) is True
+    settle()
+    assert told == []
+    assert hub.stats()["descriptors"] == 0
+    assert hub.remove_reader(again)
+    assert hub.stats()["descriptors"] == 0
+    os.close(again)
+    os.close(other)
+
+
+@pytest.mark.parametrize("number", [900, 2**30, 2**31 - 1])
+def test_a_number_that_nothing_has_is_a_bad_descriptor_at_once(hub, number):
+    for wait in (hub.add_reader, hub.add_writer):
+        with pytest.raises(OSError) as caught:
+            wait(number, print)
+        assert caught.value.errno == errno.EBADF
+        assert wait.__self__.stats()["descriptors"] == 0
+    assert hub.remove_reader(number) is False
+    for events in (READ, WRITE, READ | WRITE):
+        for call in (core.wait_fd, lambda *args: in_thread(core.wait_fd, *args)):
+            with pytest.raises(OSError) as caught:
+                call(number, events)
+            assert caught.value.errno == errno.EBADF
 
 
 def test_a_closed_number_used_for_a_regular_file_is_ready(hub, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import select
 import selectors
 import socket
@@ -28,6 +29,17 @@ def pair(patched):
     a, b = socket.socketpair()
     with a, b:
         yield a, b
+
+
+@pytest.fixture
+def raised():
+    """A limit of descriptors that leaves room for some thousand."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 8192:
+        pytest.skip("the system allows fewer than 8192 descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 8192), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture
@@ -452,6 +464,41 @@ def test_the_number_of_an_epoll_object_may_be_used_again(pair):
         assert task.result() == [(a.fileno(), select.EPOLLIN)]
         a.recv(1)
         del poller, task
+
+
+READ_OR_URGENT = select.POLLIN | select.POLLPRI
+WAITS = {
+    "select": lambda sock: select.select([sock], [], [sock])[0] == [sock],
+    "poll": lambda sock: poll_for(sock, READ_OR_URGENT).poll() == [(sock.fileno(), select.POLLIN)],
+    "epoll": lambda sock: epoll_for(sock, select.EPOLLIN).poll() == [(sock.fileno(), select.EPOLLIN)],
+}
+
+
+@pytest.mark.parametrize("count", [150, 700])
+@pytest.mark.parametrize("how", WAITS)
+def test_more_tasks_wait_for_one_file_than_epoll_sets_may_hold_each_other(pair, raised, how, count):
+    a, b = pair
+    tasks = [parked(WAITS[how], a) for _ in range(count)]
+    b.send(b"x")
+    assert [task.result(10) for task in tasks] == [True] * count
+
+
+@pytest.mark.parametrize("count", [200, 1500])
+@pytest.mark.parametrize("events", [select.POLLIN, select.POLLIN | select.POLLPRI, 0])
+def test_one_poll_takes_any_number_of_copies_of_a_descriptor(pair, raised, events, count):
+    a, b = pair
+    copies = [a.dup() for _ in range(count)]
+    poller = select.poll()
+    for copy in copies:
+        poller.register(copy, events)
+    for _ in range(2):
+        assert poller.poll(1) == []
+        evergreen.sleep(0.001)
+    task = parked(poller.poll)
+    b.close()
+    assert len(task.result(10)) == count
+    for copy in copies:
+        copy.close()
 
 
 BAD_EPOLLS = [
