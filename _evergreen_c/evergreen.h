@@ -221,6 +221,7 @@ typedef struct EgLink {
 typedef struct EgBell {
     EgLink link;
     void (*ring)(struct EgBell *); /* with the GIL: runs no Python; it is in no queue any more */
+    bool closed;                   /* eg_fd_ring()'s: the descriptor is not there any more */
 } EgBell;
 
 struct EgQueue {
@@ -377,6 +378,11 @@ int eg_fd_wait_many(EgTask *me, Py_ssize_t n, const int *fds, const int *events,
 void eg_fd_drained(int fd);
 bool eg_fd_is_drained(int fd);
 void eg_fd_closing(int fd); /* in every hub: wake its waiters with EBADF, forget it */
+/* Have a bell ring when fd may be ready; the caller has tried. 0; > 0: no event tells; -1: exception.
+ * When it rang, or was taken out of its queue: eg_fd_rung(). */
+int eg_fd_ring(EgHub *hub, int fd, int event, EgBell *bell, void (*ring)(EgBell *));
+void eg_fd_rung(EgHub *hub);
+void eg_fd_leave(EgHub *hub); /* ring all bells: nobody waits any more */
 int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader/writer */
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
 /* Whether the hub has to poll here, and not in libuv, whose set is inside of this one. */
@@ -774,11 +780,14 @@ int eg_future_setup(EgState *state); /* after the types */
 /* ---- work.c: system calls that block, in native threads without the GIL -------- */
 typedef struct {
     const char *name;
-    int limit;   /* threads */
-    int threads; /* these under the lock of work.c, as all that follows */
-    int idle;    /* of them: asleep, or told to wake up */
-    int waiting; /* works on the queue */
-    bool open;   /* wanted was made */
+    int limit;        /* threads */
+    int threads;      /* these under the lock of work.c, as all that follows */
+    int idle;         /* of them: asleep, or told to wake up */
+    int waiting;      /* works on the queue */
+    int extra;        /* threads over the limit, in place of some that do not come back */
+    unsigned growths; /* how often there came more of those */
+    unsigned ended;   /* works */
+    bool open;        /* wanted was made */
     EgRing queue;
     pthread_cond_t wanted;
 } EgLane;

@@ -294,6 +294,12 @@ queue_abandon(EgQueue *queue, const EgTask *me)
         next = link->next;
         if (link->task && link->task != me)
             eg_wait_wake(link->task, link, Py_NewRef(FD_CLOSED));
+        else if (!link->task) {
+            EgBell *bell = EG_OWNER(link, EgBell, link);
+            eg_queue_remove(link);
+            bell->closed = true;
+            bell->ring(bell);
+        }
     }
 }
 
@@ -617,6 +623,41 @@ fd_drop_handlers(EgHub *hub, EgFd *self)
     Py_XDECREF(writer);
 }
 
+int
+eg_fd_ring(EgHub *hub, int fd, int event, EgBell *bell, void (*ring)(EgBell *))
+{
+    EgFd *self = fd_get(hub, fd);
+    int status =
+        self ? fd_arm_for(hub, self, NULL) : -1; /* which may ring those of a file before */
+    if (status != FD_ARMED)
+        return status;
+    bell->closed = false;
+    eg_queue_add_bell(event == EG_READ ? &self->readers : &self->writers, bell, ring);
+    status = fd_arm(hub, self, fd_interest(self), false);
+    if (status == FD_ARMED)
+        hub->poller->active++;
+    else
+        eg_queue_remove(&bell->link);
+    return status;
+}
+
+void
+eg_fd_rung(EgHub *hub)
+{
+    hub->poller->active--;
+}
+
+void
+eg_fd_leave(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    for (int fd = 0; poller && fd < poller->size; fd++)
+        if (poller->fds[fd]) {
+            eg_queue_peek(&poller->fds[fd]->readers);
+            eg_queue_peek(&poller->fds[fd]->writers);
+        }
+}
+
 void
 eg_fd_closing(int fd)
 {
@@ -630,10 +671,8 @@ eg_fd_closing(int fd)
         struct epoll_event unused;
         epoll_ctl(hub->poller->epoll, EPOLL_CTL_DEL, fd, &unused);
         self->armed = 0;
-        while (eg_queue_peek(&self->readers))
-            eg_queue_wake(&self->readers, Py_NewRef(FD_CLOSED));
-        while (eg_queue_peek(&self->writers))
-            eg_queue_wake(&self->writers, Py_NewRef(FD_CLOSED));
+        queue_abandon(&self->readers, NULL);
+        queue_abandon(&self->writers, NULL);
         fd_drop_handlers(hub, self);
     }
 }

@@ -42,7 +42,8 @@ enum {
     MAKES_FD = 1,  /* the result is a descriptor, or has one: closed if nobody gets it */
     CLOSES_FD = 2, /* is made whatever happens to the task */
     READS = 4,     /* n[0] is a descriptor to read from; tried first */
-    WRITES = 8     /* likewise, to write to */
+    WRITES = 8,    /* likewise, to write to */
+    OPENS = 16     /* files by their paths; may wait for a FIFO's other end */
 };
 
 typedef struct {
@@ -65,6 +66,8 @@ typedef struct {
 struct EgFs {
     EgWork work;
     EgLane *lane;
+    EgBell bell;  /* in the queue of the descriptor that a request waits for */
+    EgNode again; /* queued by fs_on_bell, run by fs_try_again */
     const EgFsOp *op;
     int shares;
     bool text;         /* names in the result are str, not bytes */
@@ -107,7 +110,29 @@ static PyObject *fs_stat_type, *fs_statvfs_type; /* os.stat_result, ...; for goo
         return uv_fs_##call(NULL, &fs->uv, ##__VA_ARGS__, NULL); \
     }
 
-UV_CALL(run_open, open, PATH(fs, 0), (int)fs->n[0], (int)fs->n[1])
+/* Whether it would keep a thread of the file lane from work that takes no longer than a disk. */
+static bool
+fs_is_out_of_place(const EgFs *fs, int i, int flags)
+{
+    return fs->lane == &eg_lane_file && eg_fs_open_waits(PATH(fs, i), AT_FDCWD, flags);
+}
+
+static ssize_t
+run_open(EgFs *fs)
+{
+    if (fs_is_out_of_place(fs, 0, (int)fs->n[0]))
+        return UV_EAGAIN;
+    return uv_fs_open(NULL, &fs->uv, PATH(fs, 0), (int)fs->n[0], (int)fs->n[1], NULL);
+}
+
+static ssize_t
+run_copyfile(EgFs *fs)
+{
+    if (fs_is_out_of_place(fs, 0, O_RDONLY) || fs_is_out_of_place(fs, 1, O_WRONLY))
+        return UV_EAGAIN;
+    return uv_fs_copyfile(NULL, &fs->uv, PATH(fs, 0), PATH(fs, 1), (int)fs->n[0], NULL);
+}
+
 UV_CALL(run_close, close, (int)fs->n[0])
 UV_CALL(run_stat, stat, PATH(fs, 0))
 UV_CALL(run_lstat, lstat, PATH(fs, 0))
@@ -129,7 +154,6 @@ UV_CALL(run_chown, chown, PATH(fs, 0), (uv_uid_t)fs->n[0], (uv_gid_t)fs->n[1])
 UV_CALL(run_lchown, lchown, PATH(fs, 0), (uv_uid_t)fs->n[0], (uv_gid_t)fs->n[1])
 UV_CALL(run_fchown, fchown, (int)fs->n[0], (uv_uid_t)fs->n[1], (uv_gid_t)fs->n[2])
 UV_CALL(run_access, access, PATH(fs, 0), (int)fs->n[0])
-UV_CALL(run_copyfile, copyfile, PATH(fs, 0), PATH(fs, 1), (int)fs->n[0])
 UV_CALL(run_fsync, fsync, (int)fs->n[0])
 UV_CALL(run_fdatasync, fdatasync, (int)fs->n[0])
 UV_CALL(run_ftruncate, ftruncate, (int)fs->n[0], fs->n[1])
@@ -465,7 +489,7 @@ result_statvfs(EgFs *fs)
     }
 
 static EgFsOp fs_table[] = {
-    OP("open", "p:path i:flags=0 i:mode=511", run_open, result_fd, MAKES_FD,
+    OP("open", "p:path i:flags=0 i:mode=511", run_open, result_fd, MAKES_FD | OPENS,
        "path, flags=0, mode=0o777",
        "Open a file and return its descriptor, which child processes do not inherit (open(2))."),
     OP("close", "d:fd", run_close, result_none, CLOSES_FD, "fd",
@@ -531,7 +555,7 @@ static EgFsOp fs_table[] = {
        "The same of an open file (futimens(3))."),
     OP("access", "p:path i:mode", run_access, NULL, 0, "path, mode",
        "Return whether this process may use a file so: os.R_OK, W_OK, X_OK, or F_OK (access(2))."),
-    OP("copyfile", "p:src p:dst i:flags=2", run_copyfile, result_second, 0, "src, dst, flags=2",
+    OP("copyfile", "p:src p:dst i:flags=2", run_copyfile, result_second, OPENS, "src, dst, flags=2",
        "Copy a file with its permissions, sharing blocks where the file system can; return dst.\n\n"
        "flags is a sum: 1, dst must not exist; 2, share blocks if possible; 4, or fail."),
     OP("sendfile", "d:out_fd d:in_fd o:offset l:count", run_sendfile, result_size, WRITES,
@@ -644,11 +668,30 @@ fs_close_after_all(EgFs *fs)
     }
 }
 
+/* Whether it has to be made again, in the lane of what may take for ever. */
+static bool
+fs_belongs_elsewhere(EgFs *fs)
+{
+    if (!(fs->op->traits & OPENS) || fs->status != UV_EAGAIN || fs->lane != &eg_lane_file
+        || fs->work.state != EG_WORK_DONE)
+        return false;
+    fs->lane = &eg_lane_open;
+    uv_fs_req_cleanup(&fs->uv);
+    return true;
+}
+
 static void
 fs_on_done(EgNode *node)
 {
     EgFs *fs = EG_OWNER(node, EgFs, work.done);
     fs_close_after_all(fs);
+    EgFsRequest *request = (EgFsRequest *)fs->request;
+    if (request && !request->cancelled && !request->loop->destroyed && fs_belongs_elsewhere(fs)) {
+        if (eg_work_submit(request->loop, fs->lane, &fs->work) == 0)
+            return;
+        eg_hub_report(request->loop, "Exception in callback", fs->request); /* no thread */
+        fs->work.state = EG_WORK_CANCELLED;
+    }
     if (fs->request)
         fs_call_back(fs, (EgFsRequest *)fs->request);
     else
@@ -1014,6 +1057,7 @@ fs_perform(EgFs *fs)
     if (!eg_hub_here && PyThread_get_thread_ident() != eg_state->main_thread) {
         if (fs_own_memory(fs) < 0)
             return -1;
+        fs->lane = &eg_lane_open; /* this thread, which may wait for ever */
         for (fs_run_here(fs); transfers && fs->status == UV_EAGAIN; fs_run_here(fs))
             if (fs_wait_ready(fs) < 0)
                 return -1;
@@ -1036,10 +1080,87 @@ fs_perform(EgFs *fs)
             return done < 0 ? -1 : 0;
         if (fs_own_memory(fs) < 0 || fs_run_elsewhere(fs) < 0)
             return -1;
-        if (!transfers || fs->status != UV_EAGAIN)
+        if (fs->status != UV_EAGAIN || !(transfers || fs_belongs_elsewhere(fs)))
             return 0;
         uv_fs_req_cleanup(&fs->uv); /* a non-blocking descriptor that another was quicker at */
     }
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------ */
+/* Read or write without blocking. true: it is done. */
+static bool
+fs_try_here(EgFs *fs)
+{
+    if (fs->op->traits & READS)
+        return fs_read_here(fs);
+    fs->status =
+        fs->op->run == run_sendfile ? -EOPNOTSUPP : fs_try(fs, PyBytes_AS_STRING(fs->data));
+    return fs_settled(fs->status);
+}
+
+/* Its descriptor may be ready, and is not another's yet: so it is tried here. */
+static void
+fs_on_bell(EgBell *bell)
+{
+    EgFs *fs = EG_OWNER(bell, EgFs, bell);
+    EgFsRequest *request = (EgFsRequest *)fs->request;
+    EgHub *hub = request->loop;
+    eg_fd_rung(hub);
+    bool over = bell->closed || request->cancelled || hub->destroyed;
+    if (over)
+        fs->status = bell->closed ? UV_EBADF : UV_ECANCELED;
+    eg_hub_push(hub, over || fs_try_here(fs) ? &fs->work.done : &fs->again);
+}
+
+/* Whether events tell when it may be read or written. */
+static bool
+fs_is_polled(const EgFs *fs)
+{
+    struct stat st;
+    return fs->op->traits & (READS | WRITES) && !fs_on_disk((int)fs->n[0], &st) && !fs->have
+           && (fs->n[1] < 0 || fs->op->run == run_sendfile);
+}
+
+/* Have it be made, without waiting. 0: it is over, or somebody will make it; -1: exception. */
+static int
+fs_submit(EgHub *hub, EgFs *fs)
+{
+    bool reads = fs->op->traits & READS, polled = fs_is_polled(fs);
+    if ((reads || polled) && fs_try_here(fs)) {
+        eg_hub_push(hub, &fs->work.done);
+        return 0;
+    }
+    if (polled && !fs->have) {
+        struct pollfd one = {.fd = (int)fs->n[0], .events = reads ? POLLIN : POLLOUT};
+        bool ready = poll(&one, 1, 0) != 0;
+        if (ready && fs->status == -EAGAIN) {
+            eg_hub_push(hub, &fs->again); /* it came just now */
+            return 0;
+        }
+        int status =
+            ready ? 1 : eg_fd_ring(hub, one.fd, reads ? EG_READ : EG_WRITE, &fs->bell, fs_on_bell);
+        if (status <= 0)
+            return status;
+    }
+    return fs_own_memory(fs) < 0 ? -1 : eg_work_submit(hub, fs->lane, &fs->work);
+}
+
+static void
+fs_try_again(EgNode *node)
+{
+    EgFs *fs = EG_OWNER(node, EgFs, again);
+    EgFsRequest *request = (EgFsRequest *)fs->request;
+    if (request->cancelled || request->loop->destroyed)
+        fs->work.state = EG_WORK_CANCELLED;
+    else if (fs_submit(request->loop, fs) == 0)
+        return;
+    else {
+        fs->status = -eg_patch_errno();
+        PyErr_Clear();
+        if (fs->status == 0)
+            fs->status = UV_ENOMEM;
+    }
+    fs_on_done(&fs->work.done);
 }
 
 static PyObject *
@@ -1056,9 +1177,8 @@ fs_start(EgFs *fs, PyObject *callback)
     request->path = Py_NewRef(fs->name[0] ? fs->name[0] : Py_None);
     request->result = Py_NewRef(Py_None);
     request->error = Py_NewRef(Py_None);
-    if (fs->op->traits & READS && fs_read_here(fs)) {
-        eg_hub_push(hub, &fs->work.done);
-    } else if (fs_own_memory(fs) < 0 || eg_work_submit(hub, fs->lane, &fs->work) < 0) {
+    fs->again.run = fs_try_again;
+    if (fs_submit(hub, fs) < 0) {
         Py_DECREF(request);
         return NULL;
     }
@@ -1218,7 +1338,11 @@ request_cancel(PyObject *op, PyObject *unused)
     if (!self->fs || self->fs->op->traits & CLOSES_FD)
         Py_RETURN_FALSE;
     self->cancelled = true;
-    eg_work_cancel(&self->fs->work);
+    if (self->fs->bell.link.queue) { /* it waits for its descriptor */
+        eg_queue_remove(&self->fs->bell.link);
+        fs_on_bell(&self->fs->bell);
+    } else
+        eg_work_cancel(&self->fs->work);
     Py_RETURN_TRUE;
 }
 

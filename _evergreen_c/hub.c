@@ -551,6 +551,7 @@ eg_hub_destroy(EgHub *hub)
     eg_park_hub_end(hub);
     eg_work_close(hub);
     eg_wires_close(hub);
+    eg_fd_leave(hub);
     hub_drop_callbacks(hub);
     hub_close_port(hub);
     eg_wires_destroy(hub);

@@ -9,6 +9,9 @@
  *                                                  |
  *     work->done.run(), by the hub <-- bell ---  mailbox
  *
+ * Work may take for ever: a file system that is gone, a name server that does not answer. If no work
+ * of a lane ends for a while, and some waits, the lane gets more threads than its limit.
+ *
  * The threads touch no PyObject.  A hub that is destroyed does not wait for work that is under
  * way: it becomes an orphan, and is freed by whoever comes next with the GIL.
  *
@@ -22,7 +25,10 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define IDLE_SECONDS 10 /* how long a thread waits for more work before it ends */
+#define IDLE_SECONDS 10    /* how long a thread waits for more work before it ends */
+#define STALL_NS 250000000 /* how long no work of a lane ends before the lane grows */
+#define EXTRA_MAX 1000     /* threads over the limit */
+#define LANES 3
 
 struct EgMailbox {
     uv_async_t bell; /* referenced while work is under way: so the loop is alive, and polls */
@@ -30,13 +36,15 @@ struct EgMailbox {
     EgRing done;     /* by the lanes' threads, under the lock */
     EgWork *first;   /* all that was submitted and has not come back, under the lock */
     Py_ssize_t pending;
-    atomic_int ringing; /* threads that are at the bell: it may not be closed */
+    atomic_int ringing;    /* threads that are at the bell: it may not be closed */
+    EgTimer stall;         /* armed while work waits for a thread to come back */
+    unsigned ended[LANES]; /* of each lane, when it was started */
 };
 
 EgLane eg_lane_file = {.name = "file", .limit = 16};
 EgLane eg_lane_dns = {.name = "dns", .limit = 16};
-EgLane eg_lane_open = {.name = "open", .limit = 1000}; /* of FIFOs: it may take for ever */
-static EgLane *const lanes[] = {&eg_lane_file, &eg_lane_dns, &eg_lane_open};
+EgLane eg_lane_open = {.name = "open", .limit = 1000000}; /* of FIFOs: it may take for ever */
+static EgLane *const lanes[LANES] = {&eg_lane_file, &eg_lane_dns, &eg_lane_open};
 
 static pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER;
 static EgWork *work_orphans; /* done, and their hub is gone; chained by next */
@@ -84,6 +92,12 @@ lane_remove(EgLane *lane, EgWork *work)
 }
 
 /* ---- the lanes' threads: no GIL, no PyObject ------------------------------------------ */
+static bool
+lane_is_full(const EgLane *lane)
+{
+    return lane->threads > lane->limit + lane->extra;
+}
+
 /* Wait for work, under the lock; NULL: there was none for long, or there are too many threads. */
 static EgWork *
 lane_next(EgLane *lane)
@@ -91,8 +105,8 @@ lane_next(EgLane *lane)
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += IDLE_SECONDS;
-    for (int status = 0; lane->threads > lane->limit || !lane->queue.first;) {
-        if (status || lane->threads > lane->limit) {
+    for (int status = 0; lane_is_full(lane) || !lane->queue.first;) {
+        if (status || lane_is_full(lane)) {
             pthread_cond_signal(&lane->wanted); /* in case it was this one that was called */
             return NULL;
         }
@@ -116,10 +130,14 @@ lane_thread(void *arg)
 #endif
     pthread_mutex_lock(&work_lock);
     while ((work = lane_next(lane))) {
+        unsigned growths = lane->growths;
         work->state = EG_WORK_BEGUN;
         pthread_mutex_unlock(&work_lock);
         work->run(work);
         pthread_mutex_lock(&work_lock);
+        lane->ended++;
+        growths = lane->growths - growths; /* for want of this thread, among others */
+        lane->extra -= lane->extra < (int)growths ? lane->extra : (int)growths;
         work->state = EG_WORK_DONE;
         EgMailbox *mailbox = work->mailbox;
         if (mailbox) {
@@ -184,6 +202,37 @@ work_on_bell(uv_async_t *uv)
 }
 
 /* ---- the hub's side: GIL held --------------------------------------------------------------- */
+static void
+mailbox_watch(EgMailbox *mailbox)
+{
+    for (int i = 0; i < LANES; i++)
+        mailbox->ended[i] = lanes[i]->ended;
+    if (eg_timer_start(&mailbox->hub->timers, &mailbox->stall, eg_clock_now() + STALL_NS) < 0)
+        PyErr_Clear(); /* the next that is submitted tries again */
+}
+
+/* Work waits for threads: as many as the lane has join them, if none of those came back. */
+static void
+mailbox_on_stall(EgTimer *timer)
+{
+    EgMailbox *mailbox = EG_OWNER(timer, EgMailbox, stall);
+    bool waits = false;
+    pthread_mutex_lock(&work_lock);
+    for (int i = 0; i < LANES; i++) {
+        EgLane *lane = lanes[i];
+        int wanted = lane->waiting < lane->threads ? lane->waiting : lane->threads;
+        bool stuck = lane->ended == mailbox->ended[i] && lane->idle == 0;
+        int before = lane->extra;
+        while (stuck && wanted-- > 0 && lane->extra < EXTRA_MAX && lane_grow(lane) == 0)
+            lane->extra++;
+        lane->growths += lane->extra > before;
+        waits |= lane->waiting > 0;
+    }
+    if (waits)
+        mailbox_watch(mailbox);
+    pthread_mutex_unlock(&work_lock);
+}
+
 static EgMailbox *
 mailbox_get(EgHub *hub)
 {
@@ -202,6 +251,8 @@ mailbox_get(EgHub *hub)
     }
     uv_unref((uv_handle_t *)&mailbox->bell);
     mailbox->hub = hub;
+    mailbox->stall.fire = mailbox_on_stall;
+    mailbox->stall.background = true;
     return hub->mailbox = mailbox;
 }
 
@@ -236,7 +287,7 @@ eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work)
         pthread_cond_init(&lane->wanted, NULL);
         lane->open = true;
     }
-    if (lane->waiting >= lane->idle && lane->threads < lane->limit)
+    if (lane->waiting >= lane->idle && lane->threads < lane->limit + lane->extra)
         status = lane_grow(lane);
     if (status == 0 || lane->threads) {
         status = 0;
@@ -245,6 +296,8 @@ eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work)
         work_enlist(mailbox, work);
         eg_ring_push(&lane->queue, &work->queued);
         lane->waiting++;
+        if (lane->waiting > lane->idle && !eg_timer_armed(&mailbox->stall))
+            mailbox_watch(mailbox);
     }
     pthread_mutex_unlock(&work_lock);
     pthread_cond_signal(&lane->wanted);
@@ -326,6 +379,7 @@ eg_work_close(EgHub *hub)
     EgWork *work;
     if (!mailbox)
         return;
+    eg_timer_stop(&hub->timers, &mailbox->stall);
     pthread_mutex_lock(&work_lock);
     while ((work = mailbox->first)) {
         EgWorkState state = work->state;
@@ -373,6 +427,7 @@ eg_work_after_fork(EgHub *hub, bool keep)
     hub->mailbox = NULL; /* its handle is the parent's loop's */
     if (!keep)
         return 0;
+    eg_timer_stop(&hub->timers, &old->stall);
     for (EgWork *work = old->first, *next; work; work = next) {
         next = work->next;
         work->mailbox = NULL;

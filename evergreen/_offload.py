@@ -43,8 +43,9 @@ def lane_limit(lane: str, limit: int | None = None) -> int:
     """Have a lane use up to *limit* native threads; return how many it might use before.
 
     "dns" and "file" are two sets of threads each, for Python functions and for the system calls of
-    `evergreen.io`; the limit is that of each.  None changes nothing.  ValueError: no such lane, or a limit
-    below 1.
+    `evergreen.io`; the limit is that of each.  While none of their calls ends, these two get more, for they
+    may all be waiting for something that does not answer.  None changes nothing.  ValueError: no such lane,
+    or a limit below 1.
     """
     it = _lane(lane)
     before = it.limit

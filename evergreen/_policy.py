@@ -232,8 +232,8 @@ def before_destroy(loop: core.EventLoop) -> None:
 
 
 def offload(fn: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-    """Run a blocking call in a native thread while the task waits; return what it returns."""
-    return _threads.user.run(fn, args, kwargs or {})
+    """Make a call that may block without end in a native thread while the task waits; return its result."""
+    return _threads.slow.run(fn, args, kwargs or {})
 
 
 def offload_name_lookup(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:

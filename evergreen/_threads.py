@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 IDLE_SECONDS = 10.0  # how long a thread waits for more work before it ends
+STALL_SECONDS = 0.25  # how long no call of a lane ends before it grows, if it may
 
 
 def _loop_of_caller() -> core.EventLoop | None:
@@ -99,11 +100,15 @@ def is_ending(exc: RuntimeError) -> bool:
 
 
 class Lane:
-    """Up to *limit* native threads that work through one queue of calls."""
+    """Up to *limit* native threads that work through one queue of calls.
 
-    def __init__(self, name: str, limit: int) -> None:
+    One that *grows* starts more while none of its calls ends: they may never end.
+    """
+
+    def __init__(self, name: str, limit: int, *, grows: bool = False) -> None:
         self.name = name
         self.limit = limit
+        self.grows = grows
         self.reset()
 
     def reset(self) -> None:
@@ -111,6 +116,7 @@ class Lane:
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self._threads = 0
         self._waiting = 0  # threads idle, less the calls that are queued for them
+        self._ended = 0  # calls
 
     def submit(
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], quiet: bool = False
@@ -124,17 +130,35 @@ class Lane:
         self._waiting -= 1
         self._calls.put(call)
         if self._waiting < 0 and (self._threads < self.limit or _get_ident() in _workers):
-            self._threads += 1
-            self._waiting += 1
             try:
-                start_native_thread(self._work, ())
+                self._start()
             except RuntimeError:
-                self._threads -= 1
-                self._waiting -= 1
                 if not self._threads:  # else one of those that are there will make it
                     call.cancel()
                     raise
         return call
+
+    def _start(self) -> None:
+        self._threads += 1
+        self._waiting += 1
+        try:
+            start_native_thread(self._work, ())
+        except RuntimeError:
+            self._threads -= 1
+            self._waiting -= 1
+            raise
+
+    def _wait_for_start(self, call: Call) -> None:
+        """Return when the call was begun, or is over; see to it that it is."""
+        while True:
+            ended = self._ended
+            if call._done.wait(STALL_SECONDS) or call._started:
+                return
+            if ended == self._ended and self._waiting < 0:
+                try:
+                    self._start()
+                except RuntimeError:
+                    pass  # no thread now: it waits for one of those that are there
 
     def run(
         self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], quiet: bool = False
@@ -156,6 +180,8 @@ class Lane:
         if call is None:  # as if nothing were patched, for the sake of atexit functions
             return fn(*args, **kwargs)
         try:
+            if self.grows:
+                self._wait_for_start(call)
             return call.get()
         except BaseException:
             call.cancel()
@@ -178,6 +204,7 @@ class Lane:
                 call.run()
                 del call
                 self._waiting += 1
+                self._ended += 1
         finally:
             self._threads -= 1
             self._waiting -= 1
@@ -204,13 +231,13 @@ def start_native_thread(function: Callable[..., object], args: tuple[Any, ...]) 
 _get_ident: Callable[[], int] = core.patch_native("_thread", "get_ident")
 _workers: set[int] = set()  # the identities of all lanes' threads
 
-dns = Lane("dns", 16)
-file = Lane("file", 16)
+dns = Lane("dns", 16, grows=True)
+file = Lane("file", 16, grows=True)
 user = Lane("user", 32)
 # Computation in C, without the GIL.  More of it at once would take the processors from the loops, and, as
 # threads of a process share its table of pages, hold them up in each fault.
 compute = Lane("compute", max(1, len(os.sched_getaffinity(0)) - 1))
-slow = Lane("slow", 1000)  # waits without end: for children, and for locks of other processes
+slow = Lane("slow", 1_000_000)  # waits without end: for children, locks of other processes, and the like
 lanes = {lane.name: lane for lane in (dns, file, user, compute)}
 
 

@@ -1,6 +1,9 @@
 """What the tests share."""
 
 import contextlib
+import fcntl
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,6 +25,43 @@ CERTIFICATE = Path(__file__).parent / "data" / "localhost.pem"
 
 class Boom(Exception):
     pass
+
+
+@contextlib.contextmanager
+def slow_file(path):
+    """A new file that open() waits for in the kernel, as if its disk did not answer, until it is released.
+
+    It has a lease, which the kernel would have its holder give up by SIGIO.
+    """
+    native_open, native_close = core.patch_native("posix", "open"), core.patch_native("posix", "close")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    holder = native_open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    def release():
+        with contextlib.suppress(BlockingIOError):  # it was, before
+            fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    try:
+        yield release
+    finally:
+        native_close(holder)  # which ends the lease
+        signal.signal(signal.SIGIO, before)
+
+
+def threads_in_open():
+    """How many threads of this process wait in open(2), for a slow file or a FIFO's other end."""
+    found = 0
+    native_open, native_close = core.patch_native("posix", "open"), core.patch_native("posix", "close")
+    for thread in core.patch_native("posix", "listdir")("/proc/self/task"):
+        try:
+            fd = native_open(f"/proc/self/task/{thread}/wchan", os.O_RDONLY)
+        except OSError:
+            continue  # it has ended
+        text = core.patch_native("posix", "read")(fd, 100)
+        found += b"__break_lease" in text or b"wait_for_partner" in text
+        native_close(fd)
+    return found
 
 
 def settle():

@@ -7,7 +7,7 @@ import pytest
 from helpers import in_thread, native_sleep, output_of, settle
 
 import evergreen
-from evergreen import TaskExit, _threads, lane_limit, offload, offload_to, sleep, spawn
+from evergreen import TaskExit, _threads, lane_limit, offload, offload_to, patcher, sleep, spawn
 from evergreen.timeout import Timeout
 
 pytestmark = pytest.mark.usefixtures("hub")
@@ -20,7 +20,7 @@ def narrow(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_threads, "IDLE_SECONDS", 0.01)
         for name in before:
-            lane = _threads.Lane(name, 1)
+            lane = _threads.Lane(name, 1, grows=_threads.lanes[name].grows)
             patch.setattr(_threads, name, lane)
             patch.setitem(_threads.lanes, name, lane)
             lane_limit(name, 1)
@@ -189,3 +189,12 @@ def test_sleeping_tasks_go_on_while_a_call_runs():
     offload(native_sleep, 0.05)
     ticker.kill()
     assert len(ticks) > 5
+
+
+def test_a_lane_of_files_grows_while_none_of_its_calls_ends(hub, narrow):
+    gate = patcher.original("threading").Event()
+    stuck = [spawn(offload_to, "file", gate.wait) for _ in range(5)]
+    settle()
+    assert spawn(offload_to, "file", len, "abc").result(10) == 3
+    gate.set()
+    assert [task.result() for task in stuck] == [True] * 5

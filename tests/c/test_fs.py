@@ -4,6 +4,7 @@ import errno
 import gc
 import inspect
 import os
+import pty
 import resource
 import signal
 import socket
@@ -14,9 +15,9 @@ from pathlib import Path
 
 import greenlet
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import in_thread, output_of, settle, slow_file, threads_in_open
 
-from evergreen import Task, TaskExit, sleep, spawn
+from evergreen import Task, TaskExit, offload_to, sleep, spawn
 from evergreen import _evergreen_c as core
 from evergreen.event import Event
 from evergreen.io import fs
@@ -40,40 +41,20 @@ def nothing_left(hub):
 
 @pytest.fixture
 def stuck(tmp_path):
-    """A lane with one thread, and that is stuck: it opens a FIFO that nobody writes to."""
+    """A lane with one thread, and that is stuck: it opens a file whose disk does not answer."""
     limit = core.work_limit("file", 1)
-    fifo = tmp_path / "stuck"
-    os.mkfifo(fifo)
-    victim = spawn(fs.open, fifo, os.O_RDONLY)
-    while threads_in_open(fifo) == 0:
-        sleep(0.001)
-
-    def release():
-        if victim.is_alive() or not released:
-            released.append(os.open(fifo, os.O_WRONLY))
-            os.close(released[0])
-
-    released = []
-    victim.fifo, victim.release = fifo, release
-    yield victim
-    if not released:
+    with slow_file(tmp_path / "stuck") as release:
+        victim = spawn(fs.open, tmp_path / "stuck", os.O_RDONLY)
+        while threads_in_open() == 0:
+            sleep(0.001)
+        victim.file, victim.release = tmp_path / "stuck", release
+        yield victim
         release()
-    try:
-        os.close(victim.result())
-    except (TaskExit, OSError):
-        pass
-    core.work_limit("file", limit)
-
-
-def threads_in_open(fifo):
-    """How many threads of this process wait in open(2) for a FIFO's other end."""
-    found = 0
-    for thread in os.listdir("/proc/self/task"):
         try:
-            found += "wait_for_partner" in Path(f"/proc/self/task/{thread}/wchan").read_text()
-        except OSError:
+            os.close(victim.result())
+        except (TaskExit, OSError):
             pass
-    return found
+        core.work_limit("file", limit)
 
 
 # ---- results -----------------------------------------------------------------------------------
@@ -380,9 +361,14 @@ def test_others_run_while_a_call_blocks(stuck):
     spawn(ran.append, 1)
     settle()
     assert ran == [1]
-    assert stuck.waiting[:2] == ("open", str(stuck.fifo))
+    assert stuck.waiting[:2] == ("open", str(stuck.file))
     stuck.release()
     os.fstat(stuck.result())
+
+
+def test_a_lane_whose_threads_do_not_come_back_grows(stuck, tmp_path):
+    assert [spawn(fs.stat, tmp_path).result(10) for _ in range(3)] == [os.stat(tmp_path)] * 3
+    assert stuck.is_alive()
 
 
 def test_a_call_waits_for_a_thread_when_all_are_busy(stuck, tmp_path):
@@ -738,11 +724,10 @@ def test_cancel_before_it_begins(stuck, tmp_path):
 
 
 def test_cancel_while_it_is_under_way(stuck, tmp_path):
-    core.work_limit("file", 2)
     os.mkfifo(tmp_path / "fifo")
     done = Event()
     request = fs.open(tmp_path / "fifo", os.O_RDONLY, callback=lambda request: done.set())
-    while threads_in_open(None) < 2:
+    while threads_in_open() < 2:
         sleep(0.001)
     assert request.cancel() is True
     settle()
@@ -758,6 +743,57 @@ def test_cancel_from_another_thread(stuck, tmp_path):
     assert in_thread(request.cancel) is True
     assert done.wait(10)
     assert request.error.errno == errno.ECANCELED
+
+
+def test_many_waits_without_end_keep_no_operation_from_a_thread(hub, tmp_path):
+    limit = core.work_limit("file", 2)
+    os.mkfifo(tmp_path / "fifo")
+    pipes = [os.pipe() for _ in range(8)]
+    full_r, full_w = os.pipe()
+    fs.write(full_w, bytes(65536))
+    terminal = pty.openpty()
+    seen = []
+    requests = [fs.read(r, 5, callback=seen.append) for r, _ in pipes]
+    requests += [fs.readinto(r, bytearray(5), callback=seen.append) for r, _ in pipes]
+    requests += [fs.write(full_w, bytes(4096), callback=seen.append) for _ in range(8)]
+    requests += [fs.read(terminal[0], 5, callback=seen.append) for _ in range(8)]
+    requests += [fs.open(tmp_path / "fifo", callback=seen.append) for _ in range(8)]
+    requests += [fs.copyfile(tmp_path / "fifo", tmp_path / "copy", callback=seen.append)]
+    tasks = [spawn(fs.open, tmp_path / "fifo") for _ in range(8)]
+    assert fs.stat("/") == os.stat("/")
+    assert offload_to("file", os.stat, "/") == os.stat("/")
+    assert seen == []
+    for _, w in pipes:
+        os.write(w, b"helloworld")
+    while len(seen) < 16:
+        sleep(0.001)
+    assert [request.result for request in requests[:16]] == [b"hello"] * 8 + [5] * 8
+    for request in requests[16:32]:
+        assert request.cancel() is True
+    while len(seen) < 32:
+        sleep(0.001)
+    assert {request.error.errno for request in seen[16:]} == {errno.ECANCELED}
+    writer = os.open(tmp_path / "fifo", os.O_RDWR)
+    opened = [task.result() for task in tasks]
+    os.close(writer)
+    while len(seen) < len(requests):
+        sleep(0.001)
+    assert (requests[-1].result, os.stat(tmp_path / "copy").st_size) == (str(tmp_path / "copy"), 0)
+    opened += [request.result for request in requests[32:-1]]
+    for fd in [*opened, *terminal, full_r, full_w, *(end for pipe in pipes for end in pipe)]:
+        os.close(fd)
+    core.work_limit("file", limit)
+
+
+def test_a_request_that_waits_for_a_descriptor_hears_of_its_end(hub):
+    r, w = os.pipe()
+    seen = []
+    fs.read(r, 5, callback=seen.append)
+    fs.close(r)
+    while not seen:
+        sleep(0)
+    assert seen[0].error.errno == errno.EBADF
+    os.close(w)
 
 
 def test_run_waits_for_requests(hub, tmp_path):

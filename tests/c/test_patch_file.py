@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from helpers import in_thread, output_of, parked, settle
+from helpers import in_thread, output_of, parked, settle, slow_file, threads_in_open
 
 import evergreen
 from evergreen import TaskExit, patcher, sleep, spawn
@@ -66,38 +66,28 @@ def with_files(test):
 
 
 @pytest.fixture
-def busy(hub, fifo):
+def busy(hub, tmp_path):
     """The threads of the file lane, one of each kind, are busy until release() is called."""
     before = core.work_limit("file", 1), evergreen.lane_limit("file", 1)
-    victims = [spawn(fs.open, fifo), spawn(evergreen.offload_to, "file", native("open"), fifo, 0)]
-    while threads_in_open() < 2:
-        sleep(0.001)
-    released = []
+    path = tmp_path / "slow"
+    with slow_file(path) as answer:
+        victims = [spawn(fs.open, path), spawn(evergreen.offload_to, "file", native("open"), path, 0)]
+        while threads_in_open() < 2:
+            sleep(0.001)
+        released = []
 
-    def release():
-        released.append(native("open")(fifo, os.O_RDWR | os.O_NONBLOCK))
-        for victim in victims:
-            os.close(victim.result())
-        os.close(released[0])
+        def release():
+            answer()
+            for victim in victims:
+                os.close(victim.result())
+            released.append(True)
 
-    yield release
-    if not released:
-        release()
+        yield release
+        if not released:
+            release()
+    path.unlink()
     evergreen.lane_limit("file", before[1])
     core.work_limit("file", before[0])
-
-
-def threads_in_open():
-    """How many threads of this process wait in open(2) for a FIFO's other end."""
-    found = 0
-    for thread in native("listdir")("/proc/self/task"):
-        try:
-            fd = native("open")(f"/proc/self/task/{thread}/wchan", os.O_RDONLY)
-        except OSError:
-            continue  # it has ended
-        found += b"wait_for_partner" in native("read")(fd, 100)
-        os.close(fd)
-    return found
 
 
 def native(name):

@@ -1,10 +1,11 @@
 """work.c: lanes of native threads."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
-from helpers import settle
+from helpers import settle, slow_file, threads_in_open
 
 from evergreen import _evergreen_c as core
 from evergreen import sleep, spawn
@@ -20,27 +21,42 @@ def few():
 
 
 def test_a_lane_has_no_more_threads_than_its_limit(hub, few, tmp_path):
-    fifos = [tmp_path / f"fifo{number}" for number in range(4)]
-    for fifo in fifos:
-        os.mkfifo(fifo)
-    openers = [spawn(fs.open, fifo) for fifo in fifos]
-    while threads_blocked() < 2:
+    with contextlib.ExitStack() as stack:
+        paths = [tmp_path / f"slow{number}" for number in range(4)]
+        releases = [stack.enter_context(slow_file(path)) for path in paths]
+        openers = [spawn(fs.open, path) for path in paths]
+        while threads_in_open() < 2:
+            sleep(0.001)
+        settle()
+        assert (threads_in_open(), hub.stats()["requests"]) == (2, 4)
+        for release, opener in zip(releases, openers, strict=True):
+            release()
+            os.close(opener.result())
+        assert threads_in_open() == 0
+
+
+def test_a_lane_grows_while_none_of_its_work_ends_and_shrinks_afterwards(hub, few, tmp_path):
+    with contextlib.ExitStack() as stack:
+        paths = [tmp_path / f"slow{number}" for number in range(7)]
+        releases = [stack.enter_context(slow_file(path)) for path in paths]
+        openers = [spawn(fs.open, path) for path in paths]
+        settle()
+        assert fs.stat(tmp_path) == os.stat(tmp_path)
+        while threads_in_open() < 7:
+            sleep(0.001)
+        for release, opener in zip(releases, openers, strict=True):
+            release()
+            os.close(opener.result())
+    while threads_of_lane() > 2:
         sleep(0.001)
-    settle()
-    assert hub.stats()["requests"] == 4
-    for fifo, opener in zip(fifos, openers, strict=True):
-        os.close(os.open(fifo, os.O_WRONLY))
-        os.close(opener.result())
-    assert threads_blocked() == 0
+    assert fs.stat(tmp_path) == os.stat(tmp_path)
 
 
-def threads_blocked():
+def threads_of_lane():
     found = 0
     for thread in os.listdir("/proc/self/task"):
-        try:
-            found += "wait_for_partner" in Path(f"/proc/self/task/{thread}/wchan").read_text()
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):  # it has ended
+            found += Path(f"/proc/self/task/{thread}/comm").read_text() == "evergreen-file\n"
     return found
 
 
