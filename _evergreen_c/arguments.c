@@ -43,3 +43,12 @@ eg_parse(const char *function, const char *const *names, int max, int required,
         }
     return 0;
 }
+
+PyObject *
+eg_parse_tuple(PyObject *iterable, const char *complaint)
+{
+    PyObject *fast = PySequence_Fast(iterable, complaint);
+    PyObject *tuple = fast ? PySequence_Tuple(fast) : NULL;
+    Py_XDECREF(fast);
+    return tuple;
+}

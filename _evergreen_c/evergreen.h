@@ -111,6 +111,9 @@ PyObject *eg_error_list(PyObject *module, PyObject *unused);
  * first *required* names must be there. -1: TypeError set. */
 int eg_parse(const char *function, const char *const *names, int max, int required,
              PyObject *const *args, Py_ssize_t n, PyObject *kwnames, PyObject **values);
+/* What is in an iterable, which may change while Python runs for it; new. complaint: the text of
+ * the TypeError if it is no iterable. */
+PyObject *eg_parse_tuple(PyObject *iterable, const char *complaint);
 
 /* ---- clock.c: time ----------------------------------------------------- */
 #define EG_FOREVER UINT64_MAX
@@ -268,6 +271,13 @@ void eg_wait_join(EgTask *me, EgQueue *queue);
 /* 1: woken; 0: the deadline passed; -1: exception set. Nothing is registered afterwards. */
 int eg_wait_park(EgTask *me, const EgWaitKind *kind, PyObject *object, uint64_t deadline);
 int eg_wait_yield(EgTask *me); /* let everything else that is ready run once */
+/* An operation that takes something yields first: a kill there loses nothing. An operation that
+ * hands something over acts first, so that tasks are seen to act in the order in which they did,
+ * and yields afterwards: then it has a result, so the next operation raises what is thrown at
+ * the task meanwhile. eg_wait_check() is the beginning of the latter, eg_wait_give_way() the end.
+ * Neither does anything where nobody may wait. 0; -1: exception. */
+int eg_wait_meet(void); /* raise what was thrown at this task */
+int eg_wait_give_way(void);
 
 void eg_queue_add(EgQueue *, EgLink *, EgTask *);
 void eg_queue_add_bell(EgQueue *, EgBell *, void (*ring)(EgBell *));
@@ -593,6 +603,21 @@ void eg_hub_to_main(EgHub *hub, PyObject *exc); /* raise exc in the main greenle
 void eg_hub_main_next(EgHub *hub);              /* it has met one: the next that was sent to it */
 extern PyType_Spec eg_loop_spec;
 
+/* See eg_wait_yield(). */
+static inline int
+eg_wait_check(void)
+{
+    const EgHub *hub = eg_hub_here;
+    return EG_UNLIKELY(hub && hub->current && hub->current->thrown) ? eg_wait_meet() : 0;
+}
+
+/* Whether others have to have their turn. */
+static inline bool
+eg_hub_slice_is_over(const EgHub *hub)
+{
+    return EG_UNLIKELY(eg_clock_ticks() >= hub->slice_end);
+}
+
 /* Whether the code that runs now is in a task (or the main greenlet) of a hub: what a
  * patched function asks first. */
 static inline bool
@@ -635,6 +660,8 @@ PyObject *eg_input_bytes(EgInput *in, size_t n);     /* likewise, without a copy
 size_t eg_input_front(const EgInput *in);            /* how much is in one piece */
 const char *eg_input_join(EgInput *in);              /* all of it in one piece; NULL: exception */
 PyObject *eg_input_look(EgInput *in);                /* all of it, and leave it there */
+/* The first n bytes, one or more, of a bytes object that nobody else knows, which is stolen. */
+PyObject *eg_input_cut(PyObject *bytes, size_t n);
 /* Put n bytes back in front: those of a bytes object, or a copy of data if it is NULL. */
 int eg_input_unread(EgInput *in, PyObject *bytes, const char *data, size_t n);
 
@@ -692,6 +719,9 @@ PyObject *eg_wire_take_fresh(EgWire *wire, size_t n);
 PyObject *eg_wire_receive(EgWire *wire, size_t n);
 bool eg_wire_pull(EgWire *wire);   /* receive what there is, as fresh; false: there is nothing */
 void eg_wire_settle(EgWire *wire); /* what is fresh becomes part of *in* */
+/* As eg_input_unread(), of what was received; without memory it can be read no more. */
+int eg_wire_unread(EgWire *wire, PyObject *bytes, const char *data, size_t n);
+void eg_wire_waste(EgWire *wire); /* nobody reads any more: drop what comes in while it sends */
 /* Have the kernel take what it will; how much, or a libuv status. */
 ssize_t eg_wire_try(EgWire *wire, const uv_buf_t *bufs, unsigned n);
 void eg_wire_let_go(EgWire *wire, bool abort);
@@ -714,7 +744,7 @@ void eg_wires_after_fork(EgHub *hub, bool keep);
 struct EgStream {
     PyObject_HEAD
     EgWire *wire;     /* NULL: not connected yet, or closed */
-    PyObject *early;  /* strong: list of what was written before it was connected; NULL */
+    EgInput early;    /* what was written before it was connected */
     PyObject *server; /* strong: what accepted it, None or NULL; here, so that it needs no dict */
     EgInput rest;     /* what could still be read when its end was met */
     EgQueue readers;  /* the one that waits for input */
@@ -731,7 +761,8 @@ PyObject *eg_stream_raise(EgStream *self, int status); /* its error_cls; always 
 EgWire *eg_stream_wire(EgStream *self);
 int eg_stream_attach(EgStream *self, EgWireKind kind, int fd);
 int eg_stream_flush(EgStream *self); /* wait until nothing is unsent; -1: exception */
-int eg_stream_turn(void);            /* let others run, if it is their turn; -1 */
+/* Let others run, if it is their turn: before taking; -1: exception. */
+int eg_stream_turn(void);
 void eg_stream_happened(EgStream *self, EgWire *wire); /* wake who waited for it */
 void eg_stream_lost(EgStream *self);                   /* its loop is gone */
 void eg_stream_forked(EgStream *self, EgWire *wire, bool keep);
@@ -1004,6 +1035,7 @@ EgFdKind eg_os_kind(int fd);     /* EG_FD_NATIVE: it never blocks, or there is n
 bool eg_os_arrange(PyObject *const *args, Py_ssize_t n, PyObject *kwnames, const char *const *names,
                    Py_ssize_t count, PyObject **full);
 bool eg_os_int(PyObject *object, int *value); /* likewise: it is one */
+int eg_os_turn_after(void);        /* after an operation that hands something over; -1: exception */
 int eg_os_turn(void);              /* before an operation, for others' sake; -1: killed */
 int eg_os_give_way(void);          /* let the others run, if that may be; -1: killed */
 bool eg_os_may_wait(void);         /* in a task, not in a callback; no exception */

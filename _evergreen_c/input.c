@@ -163,6 +163,21 @@ eg_input_take(EgInput *in, char *to, size_t n)
 }
 
 PyObject *
+eg_input_cut(PyObject *bytes, size_t n)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+#ifndef Py_TRACE_REFS        /* which has the addresses of all objects */
+    PyObject *moved = NULL;  /* _PyBytes_Resize() frees it if there is no memory */
+    if (n < size - size / 8) /* a little room behind it is cheaper than to cut it off */
+        moved = PyObject_Realloc(bytes, offsetof(PyBytesObject, ob_sval) + n + 1);
+    bytes = moved ? moved : bytes;
+#endif
+    Py_SET_SIZE(bytes, (Py_ssize_t)n);
+    PyBytes_AS_STRING(bytes)[n] = '\0';
+    return bytes;
+}
+
+PyObject *
 eg_input_bytes(EgInput *in, size_t n)
 {
     EgChunk *first = in->first;
@@ -172,9 +187,7 @@ eg_input_bytes(EgInput *in, size_t n)
         first->bytes = NULL;
         in->size -= n;
         input_shift(in);
-        if ((size_t)PyBytes_GET_SIZE(bytes) != n && _PyBytes_Resize(&bytes, (Py_ssize_t)n) < 0)
-            return NULL;
-        return bytes;
+        return eg_input_cut(bytes, n);
     }
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
     if (bytes)

@@ -86,21 +86,22 @@ static const EgWaitKind listener_connect_kind = {"connect", NULL};
 static PyObject *
 listener_wait_fds(PyObject *module, PyObject *args)
 {
-    PyObject *list, *timeout = Py_None, *result = NULL;
+    PyObject *given, *list, *timeout = Py_None, *result = NULL;
     int event;
     uint64_t deadline;
     (void)module;
-    if (!PyArg_ParseTuple(args, "O!i|O:wait_fds", &PyList_Type, &list, &event, &timeout)
-        || eg_clock_deadline(timeout, &deadline) < 0)
+    if (!PyArg_ParseTuple(args, "O!i|O:wait_fds", &PyList_Type, &given, &event, &timeout)
+        || eg_clock_deadline(timeout, &deadline) < 0
+        || !(list = PyList_AsTuple(given))) /* which could change meanwhile */
         return NULL;
-    Py_ssize_t n = PyList_GET_SIZE(list);
+    Py_ssize_t n = PyTuple_GET_SIZE(list);
     int *fds = PyMem_New(int, n + 1), *events = PyMem_New(int, n + 1);
     if (!fds || !events) {
         PyErr_NoMemory();
         goto done;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        fds[i] = (int)PyLong_AsLong(PyList_GET_ITEM(list, i));
+        fds[i] = (int)PyLong_AsLong(PyTuple_GET_ITEM(list, i));
         events[i] = event;
         if (PyErr_Occurred())
             goto done;
@@ -112,6 +113,7 @@ listener_wait_fds(PyObject *module, PyObject *args)
 done:
     PyMem_Free(fds);
     PyMem_Free(events);
+    Py_DECREF(list);
     return result;
 }
 

@@ -322,13 +322,7 @@ eg_patch_give_way(void)
         || eg_clock_ticks() < hub->slice_end + (INTERVAL - 1) * hub->slice_ticks
         || !eg_os_may_wait())
         return 0;
-    EgTask *me = eg_hub_task(hub);
-    if (me->state != EG_RUNNING)
-        return 0;
-    eg_shield_begin(me);
-    int status = eg_wait_begin() ? eg_wait_yield(me) : -1;
-    eg_shield_leave(me);
-    return status;
+    return eg_wait_give_way();
 }
 
 /* ---- hashes ------------------------------------------------------------------ */

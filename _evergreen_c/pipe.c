@@ -46,8 +46,13 @@ pipe_send_message(EgStream *self, struct msghdr *message)
     for (;;) {
         EgWire *wire = eg_stream_wire(self);
         uv_os_fd_t fd;
-        if (!wire || uv_fileno(&wire->uv.handle, &fd) < 0)
+        if (!wire)
             return -1;
+        int known = uv_fileno(&wire->uv.handle, &fd);
+        if (known < 0) {
+            eg_stream_raise(self, known);
+            return -1;
+        }
         ssize_t n = sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0)
             return n;
@@ -82,15 +87,15 @@ static PyObject *
 pipe_send_fds(PyObject *op, PyObject *args)
 {
     EgStream *self = (EgStream *)op;
-    PyObject *data, *list, *fast = NULL, *result = NULL;
+    PyObject *data, *list, *fds = NULL, *result = NULL;
     Py_buffer view;
     struct msghdr *message = NULL;
     if (!PyArg_ParseTuple(args, "OO:send_fds", &data, &list)
         || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    if (!(fast = PySequence_Fast(list, "fds must be a sequence of descriptors")))
+    if (!(fds = eg_parse_tuple(list, "fds must be a sequence of descriptors")))
         goto done;
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
+    Py_ssize_t n = PyTuple_GET_SIZE(fds);
     if (n < 1 || n > FDS_MAX || view.len == 0) {
         PyErr_SetString(PyExc_ValueError, view.len ? "send_fds() takes 1 to 64 descriptors"
                                                    : "descriptors need at least a byte of data");
@@ -113,7 +118,7 @@ pipe_send_fds(PyObject *op, PyObject *args)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
     for (Py_ssize_t i = 0; i < n; i++) {
-        int fd = PyObject_AsFileDescriptor(PySequence_Fast_GET_ITEM(fast, i));
+        int fd = PyObject_AsFileDescriptor(PyTuple_GET_ITEM(fds, i));
         if (fd < 0)
             goto done;
         memcpy(CMSG_DATA(header) + sizeof fd * (size_t)i, &fd, sizeof fd);
@@ -128,7 +133,7 @@ pipe_send_fds(PyObject *op, PyObject *args)
     Py_XDECREF(rest);
 done:
     PyMem_Free(message);
-    Py_XDECREF(fast);
+    Py_XDECREF(fds);
     PyBuffer_Release(&view);
     return result;
 }
@@ -161,7 +166,9 @@ pipe_recv_fds(PyObject *op, PyObject *args)
         return NULL;
     }
     PyObject *data = eg_stream_receive(self, (size_t)n, true);
-    PyObject *fds = data && (wire = eg_stream_wire(self)) ? PyList_New(0) : NULL;
+    PyObject *fds = data ? PyList_New(0) : NULL; /* may run Python, which may close the stream */
+    if (fds && !(wire = eg_stream_wire(self)))
+        Py_CLEAR(fds);
     int taken = 0;
     for (; fds && taken < wire->nfds && taken < max; taken++) {
         PyObject *fd = PyLong_FromLong(wire->fds[taken]);

@@ -6,7 +6,12 @@
  *
  * A write hands the kernel what it takes and queues the rest; the task parks when more than
  * `high_water` bytes are unsent.  It parks after queueing, so a task that is killed there has
- * written everything, and writes of different tasks never mix.
+ * written everything, and writes of different tasks never mix.  Other tasks' turn comes before
+ * a read, which loses nothing if the task is killed then, and after a write, so that a peer
+ * sees writes in the order in which they were called.
+ *
+ * Whatever may run Python (a buffer's __buffer__(), an error's class) comes before the wire is
+ * looked up, or after it was used last.
  *
  * The methods of 0.2 (read_bytes, read_until, read_until_regex) close the stream when they
  * meet its end; the others only tell.
@@ -179,7 +184,8 @@ stream_wait_sent(EgStream *self, size_t target)
             eg_stream_raise(self, wire->write_status);
             return -1;
         }
-        if (eg_wire_unsent(wire) <= target && (target || wire->nwrites == 0))
+        if (target ? eg_wire_unsent(wire) <= target
+                   : wire->nwrites == 0 && wire->shutdown_status != UV_EAGAIN)
             return 0;
         EgTask *me = eg_wait_begin();
         if (!me)
@@ -252,7 +258,7 @@ stream_close(EgStream *self, bool abort)
     EgWire *wire = self->wire;
     self->wire = NULL;
     self->closed = true;
-    Py_CLEAR(self->early);
+    eg_input_clear(&self->early);
     if (wire)
         eg_wire_let_go(wire, abort);
     stream_wake_everyone(self);
@@ -449,9 +455,8 @@ stream_exactly(EgStream *self, size_t n)
         return result;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (self->wire && got)
-        eg_input_unread(&self->wire->in, result, NULL, got);
-    if (type)
+    int status_kept = self->wire && got ? eg_wire_unread(self->wire, result, NULL, got) : 0;
+    if (type && status_kept == 0)
         PyErr_Restore(type, value, traceback);
     Py_DECREF(result);
     return NULL;
@@ -562,8 +567,8 @@ stream_read_into(EgStream *self, char *to, size_t n)
             if (wire && got) {
                 PyObject *type, *value, *traceback;
                 PyErr_Fetch(&type, &value, &traceback);
-                if (eg_input_unread(&wire->in, NULL, to, got) == 0)
-                    PyErr_Restore(type, value, traceback);
+                eg_wire_unread(wire, NULL, to, got);
+                PyErr_Restore(type, value, traceback);
             }
             return -1;
         }
@@ -598,13 +603,15 @@ PyDoc_STRVAR(stream_unread_doc,
 static PyObject *
 stream_unread(PyObject *op, PyObject *data)
 {
-    EgStream *self = (EgStream *)op;
     Py_buffer view;
-    EgWire *wire = eg_stream_wire(self);
-    if (!wire || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    eg_wire_settle(wire);
-    int status = view.len ? eg_input_unread(&wire->in, NULL, view.buf, (size_t)view.len) : 0;
+    EgWire *wire = eg_stream_wire((EgStream *)op);
+    int status = wire ? 0 : -1;
+    if (wire && view.len) {
+        eg_wire_settle(wire);
+        status = eg_input_unread(&wire->in, NULL, view.buf, (size_t)view.len);
+    }
     PyBuffer_Release(&view);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }
@@ -867,7 +874,7 @@ done:
 static EgWire *
 stream_begin_write(EgStream *self)
 {
-    if (eg_stream_turn() < 0)
+    if (eg_wait_check() < 0)
         return NULL;
     EgWire *wire = eg_stream_wire(self);
     if (wire && EG_UNLIKELY(wire->write_status || wire->shutdown_status <= 0)) {
@@ -889,13 +896,21 @@ stream_try(EgWire *wire, uv_buf_t *bufs, unsigned n)
     return sent < 0 ? 0 : sent;
 }
 
-/* What a write returns: whether nothing is left to send; it waits if that is too much. */
+/* What a write returns: whether nothing is left to send. It waits if that is too much, and else
+ * only when others have to have their turn. */
 static PyObject *
 stream_written(EgStream *self)
 {
     EgWire *wire = self->wire;
-    if (wire->nwrites && eg_wire_unsent(wire) > (size_t)self->high
-        && stream_wait_sent(self, Py_MAX((size_t)self->high / 4, 1)) < 0)
+    if (EG_UNLIKELY(!wire)) /* closed by who gave the buffer back */
+        Py_RETURN_FALSE;
+    bool sent = wire->nwrites == 0;
+    if (sent || eg_wire_unsent(wire) <= (size_t)self->high) {
+        if (eg_hub_slice_is_over(wire->hub) && eg_wait_give_way() < 0)
+            return NULL;
+        return PyBool_FromLong(sent);
+    }
+    if (stream_wait_sent(self, Py_MAX((size_t)self->high / 4, 1)) < 0)
         return NULL;
     return PyBool_FromLong(self->wire->nwrites == 0);
 }
@@ -920,21 +935,23 @@ stream_queue(EgStream *self, PyObject *source, const char *data, size_t size, si
     return status < 0 ? -1 : 0;
 }
 
-/* Written before it is connected: sent then. */
-static PyObject *
-stream_write_early(EgStream *self, PyObject *data)
+static inline bool
+stream_is_early(const EgStream *self)
 {
-    if (!PyObject_CheckBuffer(data))
-        return PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not '%s'",
-                            Py_TYPE(data)->tp_name);
-    PyObject *bytes = PyBytes_FromObject(data);
-    if (!bytes || (!self->early && !(self->early = PyList_New(0)))
-        || PyList_Append(self->early, bytes) < 0) {
-        Py_XDECREF(bytes);
-        return NULL;
-    }
-    Py_DECREF(bytes);
-    Py_RETURN_FALSE;
+    return !self->wire && !self->closed;
+}
+
+/* Written before it is connected: sent then. 1; -1: exception. */
+static int
+stream_write_early(EgStream *self, const Py_buffer *views, Py_ssize_t n)
+{
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (views[i].len && eg_input_copy(&self->early, views[i].buf, (size_t)views[i].len) < 0)
+            goto fail;
+    return 1;
+fail:
+    PyErr_NoMemory();
+    return -1;
 }
 
 PyDoc_STRVAR(stream_write_doc,
@@ -947,15 +964,10 @@ PyDoc_STRVAR(stream_write_doc,
 "that sending meets later is raised by the next write() or flush(). A task that is killed\n"
 "while it waits here has written everything.");
 
-static PyObject *
-stream_write(PyObject *op, PyObject *data)
+/* Write, and do not wait. 0; 1: it is not connected yet; -1: exception. */
+static int
+stream_put(EgStream *self, PyObject *data)
 {
-    EgStream *self = (EgStream *)op;
-    if (EG_UNLIKELY(!self->wire && !self->closed))
-        return stream_write_early(self, data);
-    EgWire *wire = stream_begin_write(self);
-    if (!wire)
-        return NULL;
     Py_buffer view;
     uv_buf_t buf;
     if (EG_LIKELY(PyBytes_CheckExact(data))) {
@@ -963,20 +975,43 @@ stream_write(PyObject *op, PyObject *data)
         view.buf = PyBytes_AS_STRING(data);
         view.len = PyBytes_GET_SIZE(data);
     } else if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    buf.base = view.buf;
-    buf.len = (size_t)view.len;
-    Py_ssize_t n = view.len ? stream_try(wire, &buf, 1) : 0;
-    PyObject *result = NULL;
-    if (n < 0)
-        eg_stream_raise(self, (int)n);
-    else if (n == view.len)
-        result = PyBool_FromLong(wire->nwrites == 0);
-    else if (stream_queue(self, data, view.buf, (size_t)view.len, (size_t)n) == 0)
-        result = stream_written(self);
+        return -1;
+    EgWire *wire = NULL;
+    int status = -1;
+    if (EG_UNLIKELY(stream_is_early(self)))
+        status = stream_write_early(self, &view, 1);
+    else if ((wire = stream_begin_write(self))) {
+        buf.base = view.buf;
+        buf.len = (size_t)view.len;
+        Py_ssize_t n = view.len ? stream_try(wire, &buf, 1) : 0;
+        if (n < 0)
+            eg_stream_raise(self, (int)n);
+        else
+            status =
+                n == view.len ? 0 : stream_queue(self, data, view.buf, (size_t)view.len, (size_t)n);
+    }
     if (view.obj)
         PyBuffer_Release(&view);
-    return result;
+    return status;
+}
+
+static PyObject *
+stream_write(PyObject *op, PyObject *data)
+{
+    int status = stream_put((EgStream *)op, data);
+    return status == 0 ? stream_written((EgStream *)op) : status > 0 ? Py_NewRef(Py_False) : NULL;
+}
+
+PyDoc_STRVAR(stream_queue_doc,
+"_queue($self, data, /)\n"
+"--\n"
+"\n"
+"Write bytes without waiting, however much is unsent.");
+
+static PyObject *
+stream_queue_method(PyObject *op, PyObject *data)
+{
+    return stream_put((EgStream *)op, data) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(stream_writelines_doc,
@@ -1015,11 +1050,11 @@ static PyObject *
 stream_writelines(PyObject *op, PyObject *buffers)
 {
     EgStream *self = (EgStream *)op;
-    PyObject *list = PySequence_Fast(buffers, "writelines() takes an iterable of buffers");
+    PyObject *list = eg_parse_tuple(buffers, "writelines() takes an iterable of buffers");
     if (!list)
         return NULL;
-    PyObject *result = NULL;
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(list), got = 0;
+    int status = -1;
+    Py_ssize_t n = PyTuple_GET_SIZE(list), got = 0;
     Py_buffer *views = PyMem_New(Py_buffer, n + 1);
     uv_buf_t *bufs = PyMem_New(uv_buf_t, n + 1);
     if (!views || !bufs) {
@@ -1027,28 +1062,21 @@ stream_writelines(PyObject *op, PyObject *buffers)
         goto done;
     }
     for (; got < n; got++)
-        if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(list, got), &views[got], PyBUF_SIMPLE) < 0)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(list, got), &views[got], PyBUF_SIMPLE) < 0)
             goto done;
-    if (!self->wire && !self->closed) {
-        for (Py_ssize_t i = 0; i < n; i++) {
-            Py_XSETREF(result, stream_write_early(self, views[i].obj));
-            if (!result)
-                goto done;
-        }
-        if (!result)
-            result = Py_NewRef(Py_False);
+    if (stream_is_early(self)) {
+        status = stream_write_early(self, views, n);
         goto done;
     }
     EgWire *wire = stream_begin_write(self);
-    if (wire && stream_write_views(self, wire, views, bufs, n) == 0)
-        result = stream_written(self);
+    status = wire ? stream_write_views(self, wire, views, bufs, n) : -1;
 done:
     while (got > 0)
         PyBuffer_Release(&views[--got]);
     PyMem_Free(views);
     PyMem_Free(bufs);
     Py_DECREF(list);
-    return result;
+    return status == 0 ? stream_written(self) : status > 0 ? Py_NewRef(Py_False) : NULL;
 }
 
 PyDoc_STRVAR(stream_flush_doc,
@@ -1070,7 +1098,19 @@ PyDoc_STRVAR(stream_shutdown_doc,
 "shutdown($self, /)\n"
 "--\n"
 "\n"
-"End the writing side, when everything is sent: the peer reads an end. Reading goes on.");
+"End the writing side, when everything is sent: the peer reads an end. Reading goes on.\n"
+"\n"
+"It waits until then, but not for a peer that has sent more than 256 KiB which nobody reads: such\n"
+"a peer may itself wait to be read from. The end is then sent in the background.");
+
+/* Whether a peer may wait to be read from before it reads. Receives what there is room for. */
+static bool
+stream_is_stuffed(EgWire *wire)
+{
+    if (wire->kind != EG_TTY)
+        eg_wire_read(wire); /* it fails where there is nothing to read */
+    return wire->in.size >= wire->mark;
+}
 
 static PyObject *
 stream_shutdown(PyObject *op, PyObject *unused)
@@ -1085,7 +1125,7 @@ stream_shutdown(PyObject *op, PyObject *unused)
         if (status < 0)
             return eg_stream_raise(self, status);
     }
-    while (wire->shutdown_status == UV_EAGAIN) {
+    while (wire->shutdown_status == UV_EAGAIN && !stream_is_stuffed(wire)) {
         EgTask *me = eg_wait_begin();
         if (!me)
             return NULL;
@@ -1094,7 +1134,7 @@ stream_shutdown(PyObject *op, PyObject *unused)
             || !(wire = eg_stream_wire(self)))
             return NULL;
     }
-    if (wire->shutdown_status < 0)
+    if (wire->shutdown_status < 0 && wire->shutdown_status != UV_EAGAIN)
         return eg_stream_raise(self, wire->shutdown_status);
     Py_RETURN_NONE;
 }
@@ -1112,17 +1152,19 @@ eg_stream_attach(EgStream *self, EgWireKind kind, int fd)
         return -1;
     }
     int status = 0;
-    if (!(self->wire = eg_wire_open(hub, kind, fd, &status))) {
-        eg_stream_raise(self, status);
+    size_t size = self->early.size;
+    PyObject *early = size ? eg_input_bytes(&self->early, size) : NULL;
+    if (size && !early)
         return -1;
-    }
-    self->wire->owner = self;
-    PyObject *early = self->early; /* ours now */
-    self->early = NULL;
-    for (Py_ssize_t i = 0; early && !status && i < PyList_GET_SIZE(early); i++)
-        status = stream_queue(self, PyList_GET_ITEM(early, i), NULL, 0, 0);
+    EgWire *wire = self->wire = eg_wire_open(hub, kind, fd, &status);
+    if (wire) {
+        wire->owner = self;
+        if (early)
+            wire->write_status = eg_wire_write(wire, early, 0); /* the next write tells */
+    } else if (!early || eg_input_unread(&self->early, early, NULL, size) == 0)
+        eg_stream_raise(self, status);
     Py_XDECREF(early);
-    return status;
+    return wire ? 0 : -1;
 }
 
 static PyObject *
@@ -1154,7 +1196,6 @@ static int
 stream_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(((EgStream *)op)->early);
     Py_VISIT(((EgStream *)op)->server);
     return 0;
 }
@@ -1162,7 +1203,6 @@ stream_traverse(PyObject *op, visitproc visit, void *arg)
 static int
 stream_clear(PyObject *op)
 {
-    Py_CLEAR(((EgStream *)op)->early);
     Py_CLEAR(((EgStream *)op)->server);
     return 0;
 }
@@ -1178,6 +1218,7 @@ stream_dealloc(PyObject *op)
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     stream_clear(op);
+    eg_input_clear(&self->early);
     eg_input_clear(&self->rest);
     if (self->wire)
         eg_wire_let_go(self->wire, false);
@@ -1272,8 +1313,11 @@ stream_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     int status = 0;
     if (self->wire && !eg_stream_wire(self))
         return NULL;
-    if (self->wire && self->wire->nwrites && n > 0 && args[0] == Py_None)
+    if (self->wire && self->wire->nwrites && n > 0 && args[0] == Py_None) {
+        if (!self->busy)
+            eg_wire_waste(self->wire); /* else a peer that is stuck in a write reads no more */
         status = stream_wait_sent(self, 0);
+    }
     if (stream_call_close(self) < 0)
         return NULL;
     return status < 0 ? NULL : Py_NewRef(Py_None);
@@ -1294,6 +1338,7 @@ static PyMethodDef stream_methods[] = {
     {"readline", EG_METHOD(stream_readline), WITH_KEYWORDS, stream_readline_doc},
     {"write", stream_write, METH_O, stream_write_doc},
     {"writelines", stream_writelines, METH_O, stream_writelines_doc},
+    {"_queue", stream_queue_method, METH_O, stream_queue_doc},
     {"flush", stream_flush, METH_NOARGS, stream_flush_doc},
     {"shutdown", stream_shutdown, METH_NOARGS, stream_shutdown_doc},
     {"close", stream_close_method, METH_NOARGS, stream_close_doc},

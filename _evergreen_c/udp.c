@@ -30,7 +30,8 @@ typedef struct {
     PyObject *weakrefs;
 } EgUdp;
 
-/* Received into under the GIL, by calls that do not block. */
+/* Received into under the GIL, by calls that do not block, for all endpoints: nothing but bytes
+ * objects is made before all of it is copied, since the collector may run Python. */
 static char udp_scratch[BATCH][DATAGRAM_MAX];
 
 /* ---- errors and waiting ---------------------------------------------------------------- */
@@ -185,27 +186,30 @@ udp_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (nargs < 1 || nargs > 2)
         return PyErr_Format(PyExc_TypeError, "send() takes 1 or 2 arguments (%zd given)", nargs);
     PyObject *target = nargs > 1 ? args[1] : Py_None;
-    if (udp_check(self) < 0 || eg_stream_turn() < 0)
+    if (udp_check(self) < 0 || eg_wait_check() < 0)
         return NULL;
     if (self->last && target == self->last->name)
         memcpy(&address, &self->last->address, sizeof self->last->address);
     else if (target != Py_None
              && (udp_address(self, target, &address) < 0 || udp_make(self, address.ss_family) < 0))
         return NULL;
-    if (udp_check(self) < 0) /* a name was looked up meanwhile */
-        return NULL;
-    if (self->fd < 0)
-        return udp_raise(self, EDESTADDRREQ, strerror(EDESTADDRREQ));
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
         return NULL;
-    ssize_t n;
+    ssize_t n = -1;
+    if (udp_check(self) < 0) /* a name was looked up, or Python was run for the buffer */
+        goto done;
+    if (self->fd < 0) {
+        udp_raise(self, EDESTADDRREQ, strerror(EDESTADDRREQ));
+        goto done;
+    }
     do {
         n = sendto(self->fd, view.buf, (size_t)view.len, MSG_DONTWAIT,
                    target == Py_None ? NULL : (struct sockaddr *)&address,
                    target == Py_None ? 0 : udp_size(&address));
     } while (n < 0 && udp_retry(self, EG_WRITE) == 0);
+done:
     PyBuffer_Release(&view);
-    if (n < 0)
+    if (n < 0 || (eg_hub_here && eg_hub_slice_is_over(eg_hub_here) && eg_wait_give_way() < 0))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -226,10 +230,10 @@ udp_begin_receive(EgUdp *self)
     return udp_check(self) < 0 || eg_stream_turn() < 0 ? -1 : 0;
 }
 
+/* Steals bytes, which may be NULL: exception. */
 static PyObject *
-udp_datagram(EgUdp *self, const char *data, size_t n, const struct sockaddr_storage *address)
+udp_datagram(EgUdp *self, PyObject *bytes, const struct sockaddr_storage *address)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)n);
     PyObject *from = bytes ? udp_peer(self, address) : NULL;
     PyObject *pair = from ? PyTuple_New(2) : NULL;
     if (!pair) {
@@ -263,10 +267,50 @@ udp_receive(PyObject *op, PyObject *unused)
         ssize_t n = recvfrom(self->fd, udp_scratch[0], DATAGRAM_MAX, MSG_DONTWAIT,
                              (struct sockaddr *)&address, &size);
         if (n >= 0)
-            return udp_datagram(self, udp_scratch[0], (size_t)n, &address);
+            return udp_datagram(self, PyBytes_FromStringAndSize(udp_scratch[0], n), &address);
         if (udp_retry(self, EG_READ) < 0)
             return NULL;
     }
+}
+
+/* What one recvmmsg(2) has received. */
+typedef struct {
+    struct sockaddr_storage from[BATCH];
+    PyObject *bytes[BATCH]; /* strong; NULL: there was no memory */
+} EgMail;
+
+/* How many datagrams, or -1 with errno. */
+static int
+udp_receive_batch(int fd, EgMail *mail)
+{
+    struct iovec pieces[BATCH];
+    struct mmsghdr messages[BATCH];
+    for (int i = 0; i < BATCH; i++) {
+        pieces[i] = (struct iovec){udp_scratch[i], DATAGRAM_MAX};
+        messages[i].msg_hdr = (struct msghdr){.msg_name = &mail->from[i],
+                                              .msg_namelen = sizeof mail->from[i],
+                                              .msg_iov = &pieces[i],
+                                              .msg_iovlen = 1};
+    }
+    int n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
+    for (int i = 0; i < n; i++)
+        mail->bytes[i] = PyBytes_FromStringAndSize(udp_scratch[i], messages[i].msg_len);
+    return n;
+}
+
+static PyObject *
+udp_list(EgUdp *self, EgMail *mail, int n)
+{
+    PyObject *list = PyErr_Occurred() ? NULL : PyList_New(0);
+    for (int i = 0; i < n; i++) {
+        PyObject *datagram = list ? udp_datagram(self, mail->bytes[i], &mail->from[i]) : NULL;
+        if (!list)
+            Py_XDECREF(mail->bytes[i]);
+        else if (!datagram || PyList_Append(list, datagram) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(datagram);
+    }
+    return list;
 }
 
 PyDoc_STRVAR(udp_receive_many_doc,
@@ -281,29 +325,17 @@ udp_receive_many(PyObject *op, PyObject *unused)
 {
     EgUdp *self = (EgUdp *)op;
     (void)unused;
-    static struct sockaddr_storage addresses[BATCH]; /* as the scratch is */
-    static struct iovec pieces[BATCH];
-    static struct mmsghdr messages[BATCH];
     if (udp_begin_receive(self) < 0)
         return NULL;
     int n;
-    do {
-        for (int i = 0; i < BATCH; i++) {
-            pieces[i] = (struct iovec){udp_scratch[i], DATAGRAM_MAX};
-            messages[i].msg_hdr = (struct msghdr){.msg_name = &addresses[i],
-                                                  .msg_namelen = sizeof addresses[i],
-                                                  .msg_iov = &pieces[i],
-                                                  .msg_iovlen = 1};
-        }
-        n = recvmmsg(self->fd, messages, BATCH, MSG_DONTWAIT, NULL);
-    } while (n < 0 && udp_retry(self, EG_READ) == 0);
-    PyObject *list = n < 0 ? NULL : PyList_New(0);
-    for (int i = 0; list && i < n; i++) {
-        PyObject *datagram = udp_datagram(self, udp_scratch[i], messages[i].msg_len, &addresses[i]);
-        if (!datagram || PyList_Append(list, datagram) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(datagram);
-    }
+    EgMail *mail = PyMem_Malloc(sizeof *mail); /* not on the stack, which a wait copies away */
+    if (!mail)
+        return PyErr_NoMemory();
+    while ((n = udp_receive_batch(self->fd, mail)) < 0)
+        if (udp_retry(self, EG_READ) < 0)
+            break;
+    PyObject *list = n < 0 ? NULL : udp_list(self, mail, n);
+    PyMem_Free(mail);
     return list;
 }
 

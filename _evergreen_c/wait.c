@@ -560,6 +560,40 @@ eg_wait_yield(EgTask *me)
     return eg_wait_park(me, &wait_yield_kind, NULL, EG_FOREVER) < 0 ? -1 : 0;
 }
 
+/* The task that runs, if it may wait here; no exception. */
+static EgTask *
+wait_who_may(void)
+{
+    EgHub *hub = eg_hub_here;
+    EgTask *me = hub && !hub->forbidden ? eg_hub_task(hub) : NULL;
+    if (me && me->state == EG_RUNNING)
+        return me;
+    PyErr_Clear();
+    return NULL;
+}
+
+int
+eg_wait_meet(void)
+{
+    EgTask *me = wait_who_may();
+    if (!me || !me->thrown)
+        return 0;
+    wait_raise(me);
+    return -1;
+}
+
+int
+eg_wait_give_way(void)
+{
+    EgTask *me = wait_who_may();
+    if (!me)
+        return 0;
+    eg_shield_begin(me);
+    int status = eg_wait_begin() ? eg_wait_yield(me) : -1;
+    eg_shield_leave(me);
+    return status;
+}
+
 /* ---- what was handed over, and comes back -------------------------------------------- */
 struct EgReturned {
     size_t head, count, size;

@@ -10,7 +10,7 @@
  *
  * Ownership: the loop uses a wire until wire_on_closed().  Its stream object lets go of it
  * when it is closed or goes away; the wire then stays until what was written is sent, or
- * LINGER_NS have passed, and frees itself.  The callbacks record in the wire and have
+ * LINGER_NS have passed, drops what comes in meanwhile, and frees itself.  The callbacks record in the wire and have
  * wire_tell() called after the poll; they never look at the stream object.
  *
  * A wire keeps the loop alive only while a task waits for it, or while it sends.
@@ -90,6 +90,7 @@ wire_end_reading(EgWire *wire, int status)
     uv_read_stop(&wire->uv.stream);
 }
 
+/* May run without the GIL: nothing is in *in* while something is fresh. */
 void
 eg_wire_settle(EgWire *wire)
 {
@@ -207,6 +208,35 @@ wire_on_read(uv_stream_t *uv, ssize_t n, const uv_buf_t *buf)
     wire_note(wire);
 }
 
+/* What a peer sends to a wire that only sends: a peer that writes would read no more otherwise. */
+static void
+wire_on_alloc_waste(uv_handle_t *uv, size_t suggested, uv_buf_t *buf)
+{
+    EgWires *wires = EG_OWNER(uv, EgWire, uv.handle)->hub->wires;
+    (void)suggested;
+    *buf = uv_buf_init(wires->slab + wires->used, EG_SPARE_SIZE);
+}
+
+static void
+wire_drop_fds(EgWire *wire)
+{
+    while (wire->nfds)
+        close(wire->fds[--wire->nfds]);
+}
+
+static void
+wire_on_waste(uv_stream_t *uv, ssize_t n, const uv_buf_t *buf)
+{
+    EgWire *wire = EG_OWNER(uv, EgWire, uv.stream);
+    (void)buf;
+    if (wire->kind == EG_IPC) {
+        wire_take_fds(wire);
+        wire_drop_fds(wire);
+    }
+    if (n < 0)
+        uv_read_stop(uv); /* an error is one of sending, too */
+}
+
 static void
 wire_on_written(uv_write_t *uv, int status)
 {
@@ -279,8 +309,7 @@ wire_free(EgWire *wire)
         wire->next->prev = wire->prev;
     wires->open--;
     eg_input_clear(&wire->in);
-    while (wire->nfds)
-        close(wire->fds[--wire->nfds]);
+    wire_drop_fds(wire);
     PyMem_RawFree(wire->fds);
     PyMem_RawFree(wire->linger);
     PyMem_RawFree(wire);
@@ -316,17 +345,35 @@ wire_linger(EgWire *wire)
     return status;
 }
 
-static void
-wire_leave(EgNode *node)
+void
+eg_wire_waste(EgWire *wire)
 {
-    EgWire *wire = EG_OWNER(node, EgWire, leave);
     eg_input_clear(&wire->in);
     wire->nfresh = 0;
     uv_read_stop(&wire->uv.stream);
     wire->reading = false;
+    /* What comes in at a terminal is for its next reader. */
+    if (wire->nwrites && !wire->read_status && wire->kind != EG_TTY)
+        uv_read_start(&wire->uv.stream, wire_on_alloc_waste, wire_on_waste);
+}
+
+static void
+wire_leave(EgNode *node)
+{
+    EgWire *wire = EG_OWNER(node, EgWire, leave);
+    if (uv_is_closing(&wire->uv.handle)) /* its hub has been destroyed meanwhile */
+        return;
+    eg_wire_waste(wire);
     if (wire->nwrites && !wire->write_status && wire_linger(wire) == 0)
         return;
     wire_close(wire);
+}
+
+/* Let go by another thread, and its hub has forked: it is the parent's. */
+static void
+wire_leave_to_parent(EgNode *node)
+{
+    (void)node;
 }
 
 void
@@ -452,6 +499,7 @@ eg_wire_read(EgWire *wire)
 {
     if (wire->reading || wire->read_status)
         return 0;
+    uv_read_stop(&wire->uv.stream); /* eg_wire_waste() may have begun */
     int status = uv_read_start(&wire->uv.stream, wire_on_alloc, wire_on_read);
     wire->reading = status == 0;
     return status;
@@ -462,30 +510,33 @@ eg_wire_take_fresh(EgWire *wire, size_t n)
 {
     size_t size = Py_MIN(n, wire->nfresh);
     PyObject *bytes = PyBytes_FromStringAndSize(wire->fresh, (Py_ssize_t)size);
-    if (!bytes)
-        return NULL;
-    wire->fresh += size;
-    wire->nfresh -= (unsigned)size;
-    eg_wire_settle(wire);
+    if (bytes) {
+        wire->fresh += size;
+        wire->nfresh -= (unsigned)size;
+    }
+    eg_wire_settle(wire); /* without memory, too: its place may be another wire's next */
     return bytes;
 }
 
-/* A bytes object of *size* bytes has got some, of which n are wanted; the rest waits. */
-static PyObject *
-wire_cut(EgWire *wire, PyObject *bytes, size_t size, size_t got, size_t n)
+int
+eg_wire_unread(EgWire *wire, PyObject *bytes, const char *data, size_t n)
 {
-    if (got > n && eg_input_unread(&wire->in, NULL, PyBytes_AS_STRING(bytes) + n, got - n) < 0) {
+    if (eg_input_unread(&wire->in, bytes, data, n) == 0)
+        return 0;
+    eg_input_clear(&wire->in); /* what follows a gap is not to be read */
+    wire_end_reading(wire, UV_ENOMEM);
+    return -1;
+}
+
+/* A bytes object has got some, of which n are wanted; the rest waits. */
+static PyObject *
+wire_cut(EgWire *wire, PyObject *bytes, size_t got, size_t n)
+{
+    if (got > n && eg_wire_unread(wire, NULL, PyBytes_AS_STRING(bytes) + n, got - n) < 0) {
         Py_DECREF(bytes);
         return NULL;
     }
-    n = Py_MIN(n, got);
-    if (n < size - size / 8)
-        _PyBytes_Resize(&bytes, (Py_ssize_t)n);
-    else { /* a little room is left behind it: cheaper than to cut it off */
-        Py_SET_SIZE(bytes, (Py_ssize_t)n);
-        PyBytes_AS_STRING(bytes)[n] = '\0';
-    }
-    return bytes;
+    return eg_input_cut(bytes, Py_MIN(n, got));
 }
 
 /* What a receive that was made there and then means for the next one. */
@@ -516,7 +567,7 @@ eg_wire_receive(EgWire *wire, size_t n)
         wire->roomy = true; /* a full one was followed by nothing */
     if (got > 0) {
         wire->roomy = wire->roomy && (size_t)got <= n;
-        return wire_cut(wire, bytes, size, (size_t)got, n);
+        return wire_cut(wire, bytes, (size_t)got, n);
     }
     Py_DECREF(bytes);
     return NULL;
@@ -648,6 +699,7 @@ eg_wires_after_fork(EgHub *hub, bool keep)
     for (; old; old = old->next) {
         uv_os_fd_t fd = -1, now = -1;
         int status;
+        old->leave.run = wire_leave_to_parent;
         if (keep && old->linger && eg_timer_armed(&old->linger->timer))
             eg_timer_stop(&hub->timers, &old->linger->timer);
         if (uv_is_closing(&old->uv.handle) || uv_fileno(&old->uv.handle, &fd) < 0)

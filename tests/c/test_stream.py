@@ -6,17 +6,18 @@ import os
 import random
 import re
 import socket
+import sys
 import threading
 import warnings
 
 import pytest
-from helpers import in_thread, output_of, pass_time, settle
+from helpers import in_thread, native, output_of, pass_time, settle
 
 import evergreen
 from evergreen import spawn
 from evergreen.io.pipe import PipeError, PipeStream
 from evergreen.io.stream import IncompleteReadError
-from evergreen.timeout import Timeout
+from evergreen.timeout import Timeout, fail_after
 
 
 @pytest.fixture
@@ -554,6 +555,52 @@ def test_a_killed_shutdown_goes_on(pair):
     assert len(got) == size
 
 
+def echo_much(peer):
+    """Give back more than was taken, and take no more before that; in a native thread."""
+
+    def work():
+        with contextlib.suppress(OSError):
+            while data := peer.recv(65536):
+                peer.sendall(data * 4)
+
+    return native(work)
+
+
+def test_a_peer_that_is_stuck_in_its_own_write_does_not_hold_up_shutdown_and_close(pair):
+    stream, peer = pair
+    call = echo_much(peer)
+    with fail_after(10):
+        while stream.write(bytes(65536)):
+            pass
+        stream.shutdown()
+        stream.close()
+        call.get()  # it was read from until what was unsent was sent
+    poll()
+
+
+def test_a_peer_that_is_stuck_in_its_own_write_does_not_hold_up_the_end_of_a_with_block(pair):
+    stream, peer = pair
+    call = echo_much(peer)
+    with fail_after(10):
+        with stream:
+            fill(stream)
+            assert stream.unsent
+        call.get()
+    poll()
+
+
+def test_what_the_peer_sent_is_read_after_a_shutdown_that_met_it(pair):
+    stream, peer = pair
+    fill(stream)
+    thread = threading.Thread(target=peer.sendall, args=(bytes(1 << 20),))
+    thread.start()
+    stream.shutdown()  # not waited for: the peer is to be read from
+    with pytest.raises(BrokenPipeError):
+        stream.write(b"x")
+    assert len(stream.read_exactly(1 << 20)) == 1 << 20
+    thread.join()
+
+
 def test_writers_and_readers_give_others_their_turn(pair):
     stream, peer = pair
     peer.setblocking(False)
@@ -705,6 +752,177 @@ def test_a_stream_dropped_by_another_thread_is_closed_by_its_own(hub):
     assert theirs.recv(1) == b""
     theirs.close()
     assert hub.stats()["streams"] == 0
+
+
+def test_a_stream_dropped_by_another_thread_with_data_unsent_and_then_its_loop_is_destroyed():
+    script = """
+        import socket, threading
+        import evergreen
+        from evergreen.io.pipe import PipeStream
+
+        for again in range(3):
+            loop = evergreen.EventLoop.current()
+            ours, theirs = socket.socketpair()
+            box = [PipeStream()]
+            box[0].high_water = 1 << 30
+            box[0].open(ours.detach())
+            assert not box[0].write(bytes(1 << 24))
+            thread = threading.Thread(target=box.clear)
+            thread.start()
+            thread.join()
+            loop.destroy()
+        print("end")
+    """
+    assert output_of(script, options=["-W", "ignore"]) == "end\n"
+
+
+def test_a_stream_dropped_by_another_thread_is_the_parents_in_a_forked_child():
+    script = """
+        import os, socket, threading
+        import evergreen
+        from evergreen.io.pipe import PipeStream
+
+        evergreen.sleep(0)
+        ours, theirs = socket.socketpair()
+        box = [PipeStream()]
+        box[0].high_water = 1 << 30
+        box[0].open(ours.detach())
+        assert not box[0].write(bytes(1 << 20))
+        thread = threading.Thread(target=box.clear)
+        thread.start()
+        thread.join()
+        if os.fork() == 0:
+            spare = os.open("/dev/null", os.O_RDONLY)  # may have the number of its descriptor
+            evergreen.sleep(0.01)
+            os.fstat(spare)
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+        theirs.close()
+        evergreen.sleep(0.01)
+    """
+    assert output_of(script, options=["-W", "ignore"]) == "7\n"
+
+
+# ---- Python that runs in the middle -------------------------------------------------------------
+
+
+class Meddler:
+    """A buffer that does something when it is asked for its bytes; with a __buffer__() since 3.12."""
+
+    def __init__(self, action, data=b"x"):
+        self.action, self.data = action, data
+
+    def __buffer__(self, flags):
+        self.action()
+        return memoryview(self.data)
+
+
+needs_buffer = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python has __buffer__() since 3.12")
+
+
+@needs_buffer
+@pytest.mark.parametrize("name", ["write", "writelines", "unread", "_queue"])
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_buffer_that_closes_the_stream_it_is_written_to(pair, name, end):
+    stream, _ = pair
+
+    def action():
+        getattr(stream, end)()
+        poll()  # what it was made of is freed
+
+    data = Meddler(action)
+    with pytest.raises(PipeError, match="closed"):
+        getattr(stream, name)([data] if name == "writelines" else data)
+
+
+@needs_buffer
+def test_a_list_of_buffers_that_changes_while_it_is_written(pair):
+    stream, peer = pair
+    buffers = []
+    buffers += [Meddler(buffers.clear), b"z", bytearray(b"!")]
+    stream.writelines(buffers)
+    assert peer.recv(10) == b"xz!"
+
+
+@needs_buffer
+def test_a_list_of_descriptors_that_changes_while_it_is_sent(hub):
+    class Descriptor:
+        def fileno(self):
+            descriptors.clear()
+            return 0
+
+    ours, theirs = PipeStream.pair(ipc=True)
+    with ours, theirs:
+        descriptors = []
+        descriptors += [Descriptor(), 0, 0]
+        ours.send_fds(b"x", descriptors)
+        data, got = theirs.recv_fds(1, 10)
+        assert (data, len(got)) == (b"x", 3)
+        for fd in got:
+            os.close(fd)
+
+
+@needs_buffer
+def test_a_buffer_that_connects_the_stream_it_is_written_to_before(hub):
+    ours, theirs = socket.socketpair()
+    with theirs, PipeStream() as stream:
+        stream.write(b"early ")
+        stream.write(Meddler(lambda: stream.open(ours.detach()), b"late"))
+        stream.flush()
+        assert theirs.recv(100) == b"early late"
+    poll()
+
+
+def test_a_stream_without_memory_gives_its_own_bytes_or_none():
+    script = """
+        import socket
+        import _testcapi
+        import evergreen
+        from evergreen.io.pipe import PipeStream
+
+        def pair():
+            ours, theirs = socket.socketpair()
+            stream = PipeStream()
+            stream.open(ours.detach())
+            return stream, theirs
+
+        def read(stream, how, size):
+            return {"read": stream.read, "exactly": stream.read_exactly}[how](size)
+
+        evergreen.sleep(0)
+        for how in "read", "exactly":
+            for size in 5000, 40000:
+                for ready in False, True:
+                    for k in range(12):
+                        (a, a_peer), (b, b_peer) = pair(), pair()
+                        if ready:  # so that they receive by themselves, and much
+                            a_peer.sendall(b"A" * 20000)
+                            a.read_exactly(20000)
+                        data = bytes(range(256)) * 160
+                        a_peer.sendall(data[:size])
+                        b_peer.sendall(b"\\xff" * size)
+                        got = b""
+                        _testcapi.set_nomemory(k, k + 1)
+                        try:
+                            got += read(a, how, size - 100)
+                        except MemoryError:
+                            pass
+                        finally:
+                            _testcapi.remove_mem_hooks()
+                        other = b.read(size)
+                        assert set(other) == {255}, (how, size, ready, k)
+                        a_peer.close()
+                        try:
+                            while data_here := a.read(size):
+                                got += data_here
+                        except MemoryError:
+                            pass  # some was lost, and nothing that came after it is given
+                        assert data.startswith(got), (how, size, ready, k, got[:50])
+                        a.close(), b.close(), b_peer.close()
+        print("end")
+    """
+    pytest.importorskip("_testcapi")
+    assert output_of(script, options=["-W", "ignore"]) == "end\n"
 
 
 def test_another_thread_may_not_use_a_stream(pair):

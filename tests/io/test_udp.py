@@ -90,6 +90,63 @@ def test_receive_many_takes_what_is_there(endpoint):
     assert task.result() == [(b"one", endpoint.sockname)]
 
 
+@pytest.mark.parametrize("action", ["receive", "sleep"])
+def test_a_finaliser_that_runs_while_datagrams_are_received_does_not_change_them(hub, action):
+    script = """
+        import gc, socket, sys
+        import evergreen
+        from evergreen.io.udp import UDPEndpoint
+
+        class Finalised:
+            def __init__(self):
+                self.me = self
+
+            def __del__(self):
+                if sys.argv[1] == "receive":
+                    others.extend(b.receive_many())
+                else:
+                    try:
+                        evergreen.sleep(0)
+                    except RuntimeError:
+                        pass  # it may not wait everywhere
+
+        def receive():
+            while True:
+                others.extend(b.receive_many())
+
+        a, b, others = UDPEndpoint(), UDPEndpoint(), []
+        a.bind(("127.0.0.1", 0))
+        b.bind(("127.0.0.1", 0))
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        task = None
+        if sys.argv[1] == "sleep":
+            task = evergreen.spawn(receive)
+        for turn in range(20):
+            for i in range(16):
+                sender.sendto(b"A%d" % i, a.sockname)
+                sender.sendto(b"B%d" % i, b.sockname)
+            gc.collect()
+            Finalised()
+            gc.set_threshold(1)
+            try:
+                got = a.receive_many()
+            finally:
+                gc.set_threshold(700)
+            gc.collect()
+            assert [data for data, _ in got] == [b"A%d" % i for i in range(len(got))]
+            while len(others) % 16:
+                evergreen.sleep(0.001)
+            a.close()
+            a = UDPEndpoint()
+            a.bind(("127.0.0.1", 0))
+        if task:
+            task.kill()
+            task.join()
+        print("end")
+    """
+    assert output_of(script, action, options=["-W", "ignore"]) == "end\n"
+
+
 def test_senders_are_told_apart_though_they_are_remembered(endpoint):
     """By ports with the same rest, too; and one who has the port of another."""
     where = endpoint.sockname
