@@ -37,7 +37,6 @@ enum {
     PENDING,
     CLOSED,
     MET,
-    SEND,
     SLOW_READ,
     READ_IN_TURN,
     SLOW_WRITE,
@@ -85,11 +84,31 @@ tls_release(PyObject *lock)
     return status;
 }
 
-static int
-tls_send(EgTls *self)
+PyDoc_STRVAR(tls_send_doc,
+"_send($self, method='write', /)\n"
+"--\n"
+"\n"
+"Hand what TLS has to say to this method of the stream beneath; return what that returns, or True\n"
+"if there is nothing.");
+
+/* A peer takes records in their order alone: no other task runs between taking them out and
+ * writing them, so no bytecode does, nor an object is made that the collector tracks. */
+static PyObject *
+tls_send(EgTls *self, PyObject *method)
 {
     Py_ssize_t n = tls_waiting(self->outgoing);
-    return n > 0 ? tls_done(CALL((PyObject *)self, SEND)) : (int)n;
+    if (n <= 0)
+        return n < 0 ? NULL : Py_NewRef(Py_True);
+    PyObject *records = CALL(self->outgoing, READ);
+    PyObject *sent = records ? PyObject_CallMethodOneArg(self->stream, method, records) : NULL;
+    Py_XDECREF(records);
+    return sent;
+}
+
+static PyObject *
+tls_send_method(PyObject *op, PyObject *const *args, Py_ssize_t n)
+{
+    return tls_send((EgTls *)op, n ? args[0] : tls_names[WRITE]);
 }
 
 /* Give TLS more of what the peer sent, or its end, as TLSStream._receive() does; how much there
@@ -164,7 +183,8 @@ tls_read_some(EgTls *self, Py_ssize_t n)
         return NULL;
     if (PyObject_Size(data) == 0)
         self->ended = true;
-    if (tls_send(self) < 0) /* an answer to the peer, such as a key update's */
+    if (tls_done(tls_send(self, tls_names[WRITE]))
+        < 0) /* an answer to the peer, such as a key update's */
         Py_CLEAR(data);
     return data;
 }
@@ -241,14 +261,12 @@ tls_write(PyObject *op, PyObject *data)
     Py_ssize_t n = tls_number(taken);
     if (n < 0)
         return NULL;
-    PyObject *rest = NULL, *result = NULL;
-    PyObject *records = CALL(self->outgoing, READ);
-    if (records && (result = CALL1(self->stream, WRITE, records)) && n < size) {
+    PyObject *rest = NULL, *result = tls_send(self, tls_names[WRITE]);
+    if (result && n < size) {
         rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + n, size - n);
         Py_SETREF(result, rest ? CALL1(op, SLOW_WRITE, rest) : NULL); /* its records are smaller */
     }
     Py_XDECREF(rest);
-    Py_XDECREF(records);
     return result;
 }
 
@@ -299,6 +317,7 @@ tls_dealloc(PyObject *op)
 static PyMethodDef tls_methods[] = {
     {"read", EG_METHOD(tls_read), METH_FASTCALL, tls_read_doc},
     {"write", tls_write, METH_O, tls_write_doc},
+    {"_send", EG_METHOD(tls_send_method), METH_FASTCALL, tls_send_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -332,9 +351,9 @@ PyType_Spec eg_tls_spec = {
 int
 eg_tls_setup(void)
 {
-    static const char *const names[NAMES] = {"acquire",   "release", "read",          "write",
-                                             "write_eof", "pending", "closed",        "_met",
-                                             "_send",     "_read",   "_read_in_turn", "_write"};
+    static const char *const names[NAMES] = {"acquire",   "release",       "read",   "write",
+                                             "write_eof", "pending",       "closed", "_met",
+                                             "_read",     "_read_in_turn", "_write"};
     for (int i = 0; i < NAMES; i++)
         if (!(tls_names[i] = PyUnicode_InternFromString(names[i])))
             return -1;

@@ -33,6 +33,7 @@ LINE_LIMIT = 1024 * 1024
 
 _CIPHERTEXT = 65536  # bytes that are received at a time
 _AT_ONCE = 262144  # bytes that are encrypted before they are sent
+_END = object()  # instead of a result: the peer has ended
 _RECORD = 16384  # bytes: no more is decrypted at a time (RFC 8446, 5.1)
 
 
@@ -85,16 +86,13 @@ class TLSStream(_TLSMessages):
         self._failure: BaseException | None = None  # what it failed with
         self._ended = False  # nothing more can be read
         self._shut = False  # our close_notify was sent
+        self._broken = False  # the peer has ended it, or made an error of it
         self._plain = bytearray()  # decrypted, and not read yet
         self._handshaking = Lock()
         self._receiving = Lock()  # one task at a time takes from the stream beneath
         self._reading = Lock()  # one read at a time gathers
 
     # ---- the engine ---------------------------------------------------------------------------
-
-    def _send(self) -> bool:
-        """Hand what TLS has to say to the stream beneath; it queues it before it waits."""
-        return self._stream.write(self._outgoing.read()) if self._outgoing.pending else True
 
     def _receive(self) -> None:
         """Give TLS more of what the peer sent."""
@@ -121,10 +119,12 @@ class TLSStream(_TLSMessages):
         if closed or isinstance(exc, ssl.SSLEOFError):  # the first is what 3.11.2 calls this end, too
             if self._suppress_ragged_eofs and self._ready:
                 return False
+            self._broken = True
             if closed:
                 raise _ragged_end() from exc
         elif isinstance(exc, ssl.SSLError):
             self._send_alert()
+        self._broken = True
         raise exc
 
     def _check_end(self) -> None:
@@ -132,14 +132,22 @@ class TLSStream(_TLSMessages):
         if self._incoming.eof and not self._suppress_ragged_eofs:
             raise _ragged_end()
 
-    def _do(self, step: Callable[..., Any], *args: Any) -> Any:
-        """Take one step of TLS, sending and receiving what it wants.  At the end of data, return None."""
+    def _step(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Take one step of TLS, sending and receiving what it wants; return _END if the peer has ended."""
         while True:
             try:
                 return step(*args)
             except ssl.SSLError as exc:
                 if not self._met(exc):
-                    return None
+                    return _END
+
+    def _do(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Take a step that a peer which has ended does not take with us: then it is OSError EPIPE."""
+        result = self._step(step, *args)
+        if result is _END:
+            self._broken = True
+            raise OSError(errno.EPIPE, "the peer has ended the connection")
+        return result
 
     def _send_alert(self) -> None:
         """Tell the peer what is wrong, if it still listens."""
@@ -174,8 +182,10 @@ class TLSStream(_TLSMessages):
         """Decrypt some more; return False at the end."""
         if self._ended:
             return False
-        data = self._do(self._decrypt, _RECORD)
-        if not data:
+        data = self._step(self._decrypt, _RECORD)
+        if data is _END or not data:
+            if data is not _END:  # 3.11.2 says so of any end
+                self._check_end()
             self._ended = True
             return False
         self._plain += data
@@ -348,12 +358,22 @@ class TLSStream(_TLSMessages):
             self._tls.unwrap()
         except (ssl.SSLWantReadError, ssl.SSLError):
             pass  # the peer has not answered, or has data on its way
-        self._send()
+        self._queue_records()
+
+    def _queue_records(self) -> None:
+        """Send without waiting: a peer that is stuck in a write takes it only once it is read from."""
+        self._send("_queue" if hasattr(self._stream, "_queue") else "write")
+
+    def _queue(self, data: bytes) -> None:
+        """Write without waiting; for TLS within TLS."""
+        self._do(self._encrypt, data)
+        self._queue_records()
 
     def unwrap(self) -> Any:
         """End TLS and return the stream beneath, which goes on in plain text.
 
-        Raise TimeoutError if the peer takes longer than *shutdown_timeout* seconds to answer.
+        Raise TimeoutError if the peer takes longer than *shutdown_timeout* seconds to answer, and OSError
+        if it has ended the connection instead.
         """
         self.do_handshake()
         with self._reading, fail_after(self._shutdown_timeout):

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import in_thread, settle
+from helpers import in_thread, native, settle
 
 import evergreen
 from evergreen import spawn
@@ -19,7 +19,7 @@ from evergreen.io import tls
 from evergreen.io.pipe import PipeStream
 from evergreen.io.tcp import TCPClient, TCPServer
 from evergreen.io.tls import TLSServer, TLSStream
-from evergreen.timeout import Timeout, move_on_after
+from evergreen.timeout import Timeout, fail_after, move_on_after
 
 HERE = ("127.0.0.1", 0)
 PEM = Path(__file__).parent.parent / "data" / "localhost.pem"  # for localhost, signed by itself
@@ -344,6 +344,87 @@ def test_an_end_without_close_notify(hub, suppress):
             else:
                 with pytest.raises(ssl.SSLEOFError):
                     client.read(10)
+
+
+@contextlib.contextmanager
+def dropped(context=None, **options):
+    """A TLS stream whose peer has ended the connection without a close_notify."""
+    ours, theirs = socket.socketpair()
+    beneath = PipeStream()
+    beneath.open(ours.detach())
+
+    def serve():
+        with (context or server_context()).wrap_socket(theirs, server_side=True) as peer:
+            peer.send(b"hello")
+            socket.socket.shutdown(peer, socket.SHUT_WR)
+            while peer.recv(100):
+                pass
+
+    call = native(serve)
+    stream = tls.wrap(beneath, client_context(), server_hostname="localhost", **options)
+    assert stream.read(100) == b"hello"
+    try:
+        yield stream
+    finally:
+        stream.abort()
+        with contextlib.suppress(OSError):
+            call.get()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda stream: stream.write(b"x"),
+        lambda stream: stream.write(bytearray(b"x")),
+        lambda stream: stream.write(bytes(100_000)),
+        lambda stream: stream.writelines([b"x", b"y"]),
+        lambda stream: stream.unwrap(),
+    ],
+)
+def test_after_an_end_without_close_notify_nothing_is_written(hub, call, version):
+    context = server_context()
+    context.maximum_version = version
+    with dropped(context) as stream, fail_after(WITHIN):
+        assert (stream.read(10), stream.read(), stream.readline()) == (b"", b"", b"")
+        for _ in range(2):
+            with pytest.raises(OSError) as caught:
+                call(stream)
+            assert isinstance(caught.value, BrokenPipeError | ssl.SSLError)
+        stream.shutdown()
+        stream.close()
+
+
+def test_a_write_that_is_the_first_to_meet_the_end_does_not_spin(hub):
+    with dropped() as stream, fail_after(WITHIN):
+        with contextlib.suppress(OSError):
+            for _ in range(3):
+                stream.write(b"x" * 20_000)
+        assert stream.read_until(b"x") == b""
+        with pytest.raises(OSError):
+            stream.write(b"x")
+
+
+def test_a_peer_that_is_stuck_in_its_own_write_does_not_hold_up_shutdown_and_close(hub):
+    ours, theirs = socket.socketpair()
+    beneath = PipeStream()
+    beneath.open(ours.detach())
+
+    def echo():
+        with server_context().wrap_socket(theirs, server_side=True) as peer:
+            with contextlib.suppress(OSError):
+                while data := peer.recv(65536):
+                    peer.sendall(data * 4)
+
+    call = native(echo)
+    stream = tls.wrap(beneath, client_context(), server_hostname="localhost")
+    with fail_after(WITHIN):
+        while stream.write(bytes(65536)):
+            pass
+        stream.shutdown()
+        stream.close()
+    call.get()
+    evergreen.sleep(0.005)
 
 
 def test_a_reset_is_a_connection_error(hub):
