@@ -778,8 +778,8 @@ fs_wait_ready(const EgFs *fs)
     return me && eg_fd_wait(me, fd, events, EG_FOREVER, NULL) >= 0 ? 0 : -1;
 }
 
-/* Let others have their turn when a slice of time is over; before the call, since what was read
- * would be lost if the task is killed then. */
+/* Let others have their turn when a slice of time is over: before a call that reads, since what was
+ * read would be lost if the task is killed then. */
 static int
 fs_turn(EgHub *hub)
 {
@@ -807,7 +807,7 @@ fs_transfer_here(EgFs *fs)
 {
     struct stat st;
     bool reads = fs->op->traits & READS;
-    if (eg_hub_here && fs_turn(eg_hub_here) < 0)
+    if (eg_hub_here && (reads ? fs_turn(eg_hub_here) : eg_wait_check()) < 0)
         return -1;
     if (reads && fs_read_here(fs))
         return 1;
@@ -1076,6 +1076,9 @@ fs_perform(EgFs *fs)
     }
     for (;;) {
         int done = transfers ? fs_transfer_here(fs) : 0;
+        if (done > 0 && !(fs->op->traits & READS) && eg_hub_here
+            && eg_hub_slice_is_over(eg_hub_here) && eg_wait_give_way() < 0)
+            done = -1;
         if (done)
             return done < 0 ? -1 : 0;
         if (fs_own_memory(fs) < 0 || fs_run_elsewhere(fs) < 0)

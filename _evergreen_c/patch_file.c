@@ -189,9 +189,10 @@ os_pwrite(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
         PyErr_Clear();
         return eg_patch_call_original(&os_pwrite_patch, self, args, n, kwnames);
     }
-    ssize_t sent = eg_os_turn() < 0 ? -1 : eg_fs_write(fd, buffer.buf, (size_t)buffer.len, offset);
+    ssize_t sent =
+        eg_wait_check() < 0 ? -1 : eg_fs_write(fd, buffer.buf, (size_t)buffer.len, offset);
     PyBuffer_Release(&buffer);
-    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    return sent < 0 || eg_os_turn_after() < 0 ? NULL : PyLong_FromSsize_t(sent);
 }
 
 /* ---- by the original, in the file lane -------------------------------------------------- */

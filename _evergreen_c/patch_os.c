@@ -124,6 +124,15 @@ eg_os_turn(void)
     return eg_os_give_way();
 }
 
+int
+eg_os_turn_after(void)
+{
+    if (EG_LIKELY(++os_turns < TURNS && !eg_hub_slice_is_over(eg_hub_here)))
+        return 0;
+    os_turns = 0;
+    return eg_wait_give_way();
+}
+
 /* Whether the kernel has no RWF_NOWAIT for this file. */
 static bool
 nowait_is_unknown(void)
@@ -211,7 +220,9 @@ eg_os_write(int fd, EgFdKind kind, const void *from, size_t size)
         return eg_fs_write(fd, from, size, -1);
     do {
         ssize_t some = fd_write(fd, kind, (const char *)from + sent, size - sent);
-        if (some >= 0) {
+        if (some == 0) /* a device that takes nothing, and says so */
+            break;
+        if (some > 0) {
             sent += (size_t)some;
             continue;
         }
@@ -331,15 +342,17 @@ os_write(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
         kind = eg_os_kind(fd);
     if (kind == EG_FD_NATIVE)
         return eg_patch_call_original(&os_write_patch, self, args, n, kwnames);
+    if (eg_wait_check() < 0)
+        return NULL;
     if (PyUnicode_Check(args[1]) || PyObject_GetBuffer(args[1], &buffer, PyBUF_SIMPLE) < 0) {
         PyErr_Clear();
         return eg_patch_call_original(&os_write_patch, self, args, n, NULL);
     }
-    ssize_t sent = eg_os_turn() < 0 ? -1 : eg_os_write(fd, kind, buffer.buf, (size_t)buffer.len);
+    ssize_t sent = eg_os_write(fd, kind, buffer.buf, (size_t)buffer.len);
     PyBuffer_Release(&buffer);
     if (sent == EG_OS_NONBLOCKING)
         return eg_patch_call_original(&os_write_patch, self, args, n, NULL);
-    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    return sent < 0 || eg_os_turn_after() < 0 ? NULL : PyLong_FromSsize_t(sent);
 }
 
 EG_PATCH(os_writev, "posix", "writev", "os");
@@ -354,20 +367,20 @@ os_writev(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
         kind = eg_os_kind(fd);
     if (kind == EG_FD_NATIVE)
         return eg_patch_call_original(&os_writev_patch, self, args, n, kwnames);
+    if (eg_wait_check() < 0)
+        return NULL;
     PyObject *nothing = PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "O", args[1]) : NULL;
+    PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "(O)", args[1]) : NULL;
     Py_XDECREF(nothing);
     if (!whole) { /* what is no bytes-like object, the original calls by its name */
         PyErr_Clear();
         return eg_patch_call_original(&os_writev_patch, self, args, n, NULL);
     }
-    ssize_t sent = eg_os_turn() < 0 ? -1
-                                    : eg_os_write(fd, kind, PyBytes_AS_STRING(whole),
-                                                  (size_t)PyBytes_GET_SIZE(whole));
+    ssize_t sent = eg_os_write(fd, kind, PyBytes_AS_STRING(whole), (size_t)PyBytes_GET_SIZE(whole));
     Py_DECREF(whole);
     if (sent == EG_OS_NONBLOCKING)
         return eg_patch_call_original(&os_writev_patch, self, args, n, NULL);
-    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    return sent < 0 || eg_os_turn_after() < 0 ? NULL : PyLong_FromSsize_t(sent);
 }
 
 /* How much a socket takes for certain, now that it is writable. */
@@ -408,7 +421,7 @@ os_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         return eg_patch_offload("offload_file", &os_sendfile_patch, self, args, n, kwnames);
     if (kind != EG_FD_SOCKET && kind != EG_FD_PIPE)
         return eg_patch_call_original(&os_sendfile_patch, self, args, n, kwnames);
-    int status = eg_os_turn() < 0 ? -1 : fd_wait_until(fd, EG_WRITE);
+    int status = eg_wait_check() < 0 ? -1 : fd_wait_until(fd, EG_WRITE);
     if (status < 0)
         return NULL;
     if (status > 0) {
@@ -426,6 +439,8 @@ os_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     full[3] = number;
     PyObject *result = eg_patch_call_original(&os_sendfile_patch, self, full, 4, NULL);
     Py_DECREF(number);
+    if (result && eg_os_turn_after() < 0)
+        Py_CLEAR(result);
     return result;
 }
 

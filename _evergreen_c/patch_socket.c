@@ -246,14 +246,35 @@ call_give_way(SocketCall *call)
     return me && eg_wait_yield(me) == 0 ? call_look_again(call) : -1;
 }
 
-/* Before each operation: a task whose sockets are always ready must not starve the others.
- * Afterwards would be too late, for what a task has received is lost when it is killed. */
+/* A task whose sockets are always ready must not starve the others. See eg_wait_yield(). */
+static inline bool
+turn_is_over(void)
+{
+    return EG_UNLIKELY(++socket_turns >= TURNS || eg_hub_slice_is_over(eg_hub_here));
+}
+
+/* Before an operation that takes, when its arguments, which may run Python, are known. */
 static inline int
 call_turn(SocketCall *call)
 {
-    if (EG_LIKELY(++socket_turns < TURNS && eg_clock_ticks() < eg_hub_here->slice_end))
+    return turn_is_over() ? call_give_way(call) : call_look_again(call);
+}
+
+/* Likewise, before one that hands over. */
+static inline int
+call_check(SocketCall *call)
+{
+    return eg_wait_check() < 0 ? -1 : call_look_again(call);
+}
+
+/* After that. */
+static inline int
+turn_after(void)
+{
+    if (!turn_is_over())
         return 0;
-    return call_give_way(call);
+    socket_turns = 0;
+    return eg_wait_give_way();
 }
 
 /* Park until the socket may be ready: 1; 0: the socket's timeout passed; -1: exception. */
@@ -573,7 +594,7 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
     if (!go || kwnames || n < 1 || n > 2 || (n == 2 && !arg_int(args[1], &flags))
         || !arg_buffer(args[0], PyBUF_SIMPLE, &buffer))
         return eg_patch_call_original(patch, self, args, n, kwnames);
-    if (call_turn(&call) < 0)
+    if (call_check(&call) < 0)
         result = NULL;
     else if (call_never_waits(&call, flags))
         result = eg_patch_call_original(patch, self, args, n, NULL);
@@ -583,6 +604,8 @@ socket_send_with(const EgPatch *patch, PyObject *self, PyObject *const *args, Py
             result = all ? Py_NewRef(Py_None) : PyLong_FromSsize_t(sent);
     }
     PyBuffer_Release(&buffer);
+    if (result && turn_after() < 0)
+        Py_CLEAR(result);
     return result;
 }
 
@@ -646,7 +669,7 @@ call_with_flags(SocketCall *call, const EgPatch *patch, PyObject **full, Py_ssiz
         return receive_oddly(patch, &call->view, call->self, full, n, NULL);
     if (call->events == EG_READ ? flags & MSG_WAITALL : flags & MSG_FASTOPEN)
         return eg_patch_offload("offload", patch, call->self, full, n, NULL);
-    if (call_turn(call) < 0)
+    if ((call->events == EG_READ ? call_turn(call) : call_check(call)) < 0)
         return NULL;
     if (call_never_waits(call, flags))
         return eg_patch_call_original(patch, call->self, full, n, NULL);
@@ -735,7 +758,7 @@ socket_recvmsg_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObjec
     if (!eg_hub_cooperates() || kwnames || n < 1 || n > 3)
         return eg_patch_call_original(&socket_recvmsg_into_patch, self, args, n, kwnames);
     /* It is read again at each try, so it must be more than an iterator. */
-    PyObject *buffers = PySequence_Fast(args[0], "recvmsg_into() argument 1 must be an iterable");
+    PyObject *buffers = eg_parse_tuple(args[0], "recvmsg_into() argument 1 must be an iterable");
     if (!buffers)
         return NULL;
     PyObject *full[3] = {buffers, n > 1 ? args[1] : NULL, n > 2 ? args[2] : NULL};
@@ -755,7 +778,7 @@ call_send_rest(SocketCall *call, PyObject *parts, PyObject *flags, PyObject *res
         || (flags && !arg_int(flags, &number)) || call_never_waits(call, number))
         return result;
     PyObject *nothing = PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "O", parts) : NULL;
+    PyObject *whole = nothing ? PyObject_CallMethod(nothing, "join", "(O)", parts) : NULL;
     Py_XDECREF(nothing);
     Py_DECREF(result);
     if (!whole)
@@ -771,9 +794,9 @@ static Py_ssize_t
 parts_size(PyObject *parts)
 {
     Py_ssize_t size = 0;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(parts); i++) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts); i++) {
         Py_buffer buffer;
-        if (!arg_buffer(PySequence_Fast_GET_ITEM(parts, i), PyBUF_SIMPLE, &buffer))
+        if (!arg_buffer(PyTuple_GET_ITEM(parts, i), PyBUF_SIMPLE, &buffer))
             return -1;
         size += buffer.len;
         PyBuffer_Release(&buffer);
@@ -797,7 +820,9 @@ socket_send_parts(const EgPatch *patch, PyObject *self, PyObject **full, Py_ssiz
     Py_ssize_t size = parts_size(parts);
     PyObject *result = call_with_flags(&call, patch, full, n, at);
     if (result && PyLong_AsSsize_t(result) < size)
-        return call_send_rest(&call, parts, full[at], result);
+        result = call_send_rest(&call, parts, full[at], result);
+    if (result && turn_after() < 0)
+        Py_CLEAR(result);
     return result;
 }
 
@@ -829,9 +854,9 @@ socket_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw
     if (!eg_hub_cooperates() || kwnames || n < 1 || n > 4)
         return eg_patch_call_original(&socket_sendmsg_patch, self, args, n, kwnames);
     PyObject *result = NULL, *address = NULL, *ancillary = NULL, *zero = PyLong_FromLong(0);
-    PyObject *parts = PySequence_Fast(args[0], "sendmsg() argument 1 must be an iterable");
+    PyObject *parts = eg_parse_tuple(args[0], "sendmsg() argument 1 must be an iterable");
     if (parts)
-        ancillary = n > 1 ? PySequence_Fast(args[1], "sendmsg() argument 2 must be an iterable")
+        ancillary = n > 1 ? eg_parse_tuple(args[1], "sendmsg() argument 2 must be an iterable")
                           : PyTuple_New(0);
     if (ancillary)
         address = n > 3 ? socket_resolve(self, args[3]) : Py_NewRef(Py_None);

@@ -144,11 +144,13 @@ ssl_call(const EgPatch *patch, const char *late, PyObject *self, PyObject *const
     else if (go > 0 && patch != &ssl_write_patch)
         result = eg_os_turn() < 0 ? NULL : ssl_run(&call, args, n, kwnames);
     else if (go > 0) {
-        EgVisit *visit = eg_os_turn() < 0 ? NULL : eg_visit_begin(self);
+        EgVisit *visit = eg_wait_check() < 0 ? NULL : eg_visit_begin(self);
         if (visit) {
             result = ssl_run(&call, args, n, kwnames);
             eg_visit_end(visit, self);
         }
+        if (result && eg_os_turn_after() < 0)
+            Py_CLEAR(result);
     }
     Py_XDECREF(call.socket);
     return result;
