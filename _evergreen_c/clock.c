@@ -2,6 +2,9 @@
  *
  * A deadline is an absolute number of nanoseconds; EG_FOREVER is none.  Python gives
  * seconds, as int, float or anything with __float__ or __index__; None means for ever.
+ *
+ * A deadline that is far off is rounded up to a whole millisecond, so that many share a timer's
+ * bucket, and a poll whose timeout is in milliseconds; one that is near is left as it is.
  */
 #include "evergreen.h"
 
@@ -33,15 +36,38 @@ eg_clock_seconds(PyObject *seconds, double *result)
     return 0;
 }
 
+/* The deadline, which is so many ns off. */
+static uint64_t
+clock_round(uint64_t deadline, uint64_t ns)
+{
+    if (ns >= 4000000) /* constants, so that the compiler need not divide */
+        return (deadline + 999999) / 1000000 * 1000000;
+    return ns < 1000000 ? deadline : (deadline + 124999) / 125000 * 125000;
+}
+
+uint64_t
+eg_clock_in(uint64_t ns)
+{
+    uint64_t now = eg_clock_now();
+    return ns < INT64_MAX - now ? clock_round(now + ns, ns) : EG_FOREVER;
+}
+
+uint64_t
+eg_clock_settle(uint64_t deadline)
+{
+    uint64_t now = eg_clock_now();
+    return deadline == EG_FOREVER || deadline <= now ? deadline
+                                                     : clock_round(deadline, deadline - now);
+}
+
 uint64_t
 eg_clock_after(double seconds)
 {
-    uint64_t now = eg_clock_now();
     if (seconds <= 0)
-        return now;
+        return eg_clock_now();
     if (seconds >= 9e9) /* 285 years: what int64 nanoseconds hold */
         return EG_FOREVER;
-    return now + (uint64_t)ceil(seconds * 1e9);
+    return eg_clock_in((uint64_t)ceil(seconds * 1e9));
 }
 
 int

@@ -121,6 +121,8 @@ uint64_t eg_clock_now(void);                             /* ns, CLOCK_MONOTONIC 
 int eg_clock_deadline(PyObject *timeout, uint64_t *ns);  /* None or seconds from now */
 int eg_clock_seconds(PyObject *seconds, double *result); /* refuses what is no number, and NaN */
 uint64_t eg_clock_after(double seconds);
+uint64_t eg_clock_in(uint64_t ns);
+uint64_t eg_clock_settle(uint64_t deadline); /* one that was made otherwise */
 
 /* A cheap counter that only ever decides when to look at the real clock. */
 static inline uint64_t
@@ -182,7 +184,7 @@ eg_ring_append(EgRing *to, EgRing *from)
 typedef struct EgTimer EgTimer;
 typedef struct EgBucket EgBucket;
 struct EgTimer {
-    EgTimer *prev, *next; /* among those of the same millisecond; NULL: not armed */
+    EgTimer *prev, *next; /* among those of the same tick; NULL: not armed */
     EgBucket *bucket;
     void (*fire)(EgTimer *); /* with the GIL, on any greenlet's stack: runs no Python */
     bool background;         /* does not keep the loop alive */
@@ -397,7 +399,8 @@ int eg_fd_watch(EgHub *hub, int fd, int event, PyObject *handler); /* add_reader
 int eg_fd_unwatch(EgHub *hub, int fd, int event); /* 1: there was one; 0: none; -1 */
 /* Whether the hub has to poll here, and not in libuv, whose set is inside of this one. */
 bool eg_fd_is_outer(EgHub *hub);
-bool eg_fd_poll(EgHub *hub, int timeout); /* ms, -1: for ever; true: libuv has something to do */
+/* Sleep until the deadline; true: libuv has something to do. *fine*: not only to a millisecond. */
+bool eg_fd_poll(EgHub *hub, uint64_t ns, bool fine);
 int eg_fd_embed(EgHub *hub); /* libuv's set has to be the outer one from now on; -1: exception */
 void eg_fd_after_poll(EgHub *hub); /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);

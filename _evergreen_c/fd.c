@@ -28,6 +28,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BATCH 256
@@ -78,14 +80,31 @@ static const EgWaitKind fd_read_kind = {"readable", NULL};
 static const EgWaitKind fd_write_kind = {"writable", NULL};
 
 /* ---- without the GIL: no PyObject touched -------------------------------------------- */
-/* Look at the kernel's set, for so many ms. True: libuv's, which it holds, has something. */
+/* epoll_wait() with a timeout in ns; fine: not rounded up to milliseconds, if the kernel can. */
+static int
+poller_wait(EgPoller *poller, struct epoll_event *list, uint64_t ns, bool fine)
+{
+#ifdef SYS_epoll_pwait2
+    if (fine) {
+        struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+        int n = (int)syscall(SYS_epoll_pwait2, poller->epoll, list, BATCH, &time, NULL, 0);
+        if (n >= 0 || errno != ENOSYS)
+            return n;
+    }
+#endif
+    uint64_t ms = ns / 1000000 + (ns % 1000000 != 0);
+    int timeout = ns == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
+    return epoll_wait(poller->epoll, list, BATCH, timeout);
+}
+
+/* Look at the kernel's set, for so many ns. True: libuv's, which it holds, has something. */
 static bool
-poller_look(EgPoller *poller, int timeout)
+poller_look(EgPoller *poller, uint64_t ns, bool fine)
 {
     struct epoll_event list[BATCH];
     bool uv = false;
     for (int round = 0, n = BATCH; n == BATCH && round < 16; round++) {
-        n = epoll_wait(poller->epoll, list, BATCH, round ? 0 : timeout);
+        n = poller_wait(poller, list, round ? 0 : ns, fine && !round);
         for (int i = 0; i < n; i++) {
             EgFd *self = list[i].data.ptr;
             uv |= self == NULL;
@@ -107,7 +126,7 @@ fd_on_events(uv_poll_t *uv, int status, int events)
     (void)status;
     (void)events;
     poller->inner_told = true;
-    poller_look(poller, 0);
+    poller_look(poller, 0, false);
 }
 
 /* ---- the hub's side: GIL held ----------------------------------------------------------- */
@@ -184,15 +203,15 @@ eg_fd_is_outer(EgHub *hub)
 }
 
 bool
-eg_fd_poll(EgHub *hub, int timeout)
+eg_fd_poll(EgHub *hub, uint64_t ns, bool fine)
 {
     EgPoller *poller = hub->poller;
     bool uv;
-    if (timeout == 0)
-        uv = poller_look(poller, 0);
+    if (ns == 0)
+        uv = poller_look(poller, 0, false);
     else {
         Py_BEGIN_ALLOW_THREADS
-        uv = poller_look(poller, timeout);
+        uv = poller_look(poller, ns, fine);
         Py_END_ALLOW_THREADS
     }
     poller->inner_told = uv;
@@ -381,7 +400,7 @@ fd_arm_for(EgHub *hub, EgFd *self, const void *owner)
     if (EG_LIKELY(self->doubted))
         return FD_ARMED;
     if (!poller->doubts && !eg_timer_armed(&poller->doubt)
-        && eg_timer_start(&hub->timers, &poller->doubt, eg_clock_now() + FD_DOUBT_NS) < 0)
+        && eg_timer_start(&hub->timers, &poller->doubt, eg_clock_in(FD_DOUBT_NS)) < 0)
         return -1;
     self->doubted = true;
     self->next_doubt = poller->doubts;
@@ -546,10 +565,10 @@ fd_wait_thread(Py_ssize_t n, const int *fds, const int *events, uint64_t deadlin
     }
     for (;;) {
         uint64_t now = eg_clock_now();
-        uint64_t ms = deadline > now ? (deadline - now + 999999) / 1000000 : 0;
-        int timeout = deadline == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
+        uint64_t ns = deadline > now ? deadline - now : 0;
+        struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
         Py_BEGIN_ALLOW_THREADS
-        ready = poll(list, (nfds_t)n, timeout);
+        ready = ppoll(list, (nfds_t)n, deadline == EG_FOREVER ? NULL : &time, NULL);
         Py_END_ALLOW_THREADS
         if (ready > 0 || (ready < 0 && errno != EINTR)
             || (ready == 0 && eg_clock_now() >= deadline))

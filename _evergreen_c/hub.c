@@ -13,6 +13,8 @@
  */
 #include "evergreen.h"
 
+#include <poll.h>
+
 #define TURNS 64         /* entries run before a busy ring looks at the loop */
 #define SLICE_NS 200000u /* and nanoseconds */
 #define IDLE_NS 1000000000u
@@ -179,9 +181,47 @@ hub_look(EgHub *hub)
 {
     uv_loop_t *uv = &hub->port->uv;
     if (eg_fd_is_outer(hub)) {
-        if (eg_fd_poll(hub, 0) || uv_backend_timeout(uv) == 0)
+        if (eg_fd_poll(hub, 0, false) || uv_backend_timeout(uv) == 0)
             uv_run(uv, UV_RUN_NOWAIT);
     } else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
+        uv_run(uv, UV_RUN_NOWAIT);
+}
+
+/* Whether a deadline is one that clock.c has not rounded, since it was near. */
+static inline bool
+hub_is_fine(uint64_t next)
+{
+    return next % 1000000 != 0 && next != EG_FOREVER;
+}
+
+/* How long to sleep; *bound is libuv's own, in ms: 0 if it has work to do before it can be waited for,
+ * such as telling the kernel of a handle, negative for ever. */
+static uint64_t
+hub_span(EgHub *hub, uint64_t next, int *bound)
+{
+    uint64_t now = eg_clock_now(), ns = next > now ? next - now : 0;
+    *bound = uv_backend_timeout(&hub->port->uv);
+    if (next == EG_FOREVER)
+        ns = EG_FOREVER;
+    return *bound > 0 && ns / 1000000 > (uint64_t)*bound ? (uint64_t)*bound * 1000000 : ns;
+}
+
+/* Sleep before libuv is asked, whose timers count in milliseconds. */
+static void
+hub_sleep_finely(EgHub *hub, uint64_t next)
+{
+    uv_loop_t *uv = &hub->port->uv;
+    struct pollfd set = {.fd = uv_backend_fd(uv), .events = POLLIN};
+    uv_update_time(uv);
+    int bound, ready = 1;
+    uint64_t ns = hub_span(hub, next, &bound);
+    struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    if (bound) {
+        Py_BEGIN_ALLOW_THREADS
+        ready = ppoll(&set, 1, &time, NULL);
+        Py_END_ALLOW_THREADS
+    }
+    if (ready || bound > 0)
         uv_run(uv, UV_RUN_NOWAIT);
 }
 
@@ -207,15 +247,10 @@ hub_sleep_inside(EgHub *hub, uint64_t next)
 static void
 hub_sleep_outside(EgHub *hub, uint64_t next)
 {
-    uv_loop_t *uv = &hub->port->uv;
-    uint64_t now = eg_clock_now(), ms = next > now ? (next - now + 999999) / 1000000 : 0;
-    int timeout = next == EG_FOREVER ? -1 : ms > 86400000 ? 86400000 : (int)ms;
-    /* 0: libuv has work to do before it can be waited for, such as telling the kernel of a handle. */
-    int bound = uv_backend_timeout(uv);
-    if (bound > 0 && (timeout < 0 || bound < timeout))
-        timeout = bound;
-    if (bound == 0 || eg_fd_poll(hub, timeout))
-        uv_run(uv, UV_RUN_NOWAIT);
+    int bound;
+    uint64_t ns = hub_span(hub, next, &bound);
+    if (bound == 0 || eg_fd_poll(hub, ns, hub_is_fine(next)))
+        uv_run(&hub->port->uv, UV_RUN_NOWAIT);
 }
 
 static void
@@ -223,9 +258,9 @@ hub_sleep(EgHub *hub)
 {
     uint64_t next = eg_timers_next(&hub->timers);
     if (next == EG_FOREVER && !hub->forever && !eg_hub_busy(hub))
-        next = eg_clock_now() + DOUBT_NS; /* a native thread may end without waking anyone */
+        next = eg_clock_in(DOUBT_NS); /* a native thread may end without waking anyone */
     if (hub->trim_wanted && !eg_timer_armed(&hub->trim)) {
-        if (eg_timer_start(&hub->timers, &hub->trim, eg_clock_now() + IDLE_NS) < 0)
+        if (eg_timer_start(&hub->timers, &hub->trim, eg_clock_in(IDLE_NS)) < 0)
             PyErr_Clear(); /* later, then */
         hub->trim_wanted = false;
         next = eg_timers_next(&hub->timers);
@@ -233,6 +268,8 @@ hub_sleep(EgHub *hub)
     hub->sleeping = true;
     if (eg_fd_is_outer(hub))
         hub_sleep_outside(hub, next);
+    else if (hub_is_fine(next))
+        hub_sleep_finely(hub, next);
     else
         hub_sleep_inside(hub, next);
     hub->sleeping = false;

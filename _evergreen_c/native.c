@@ -182,7 +182,7 @@ native_wait(EgNativeCall call, const struct pollfd *fds, nfds_t n, uint64_t dead
     else {
         native_parks[call]++;
         visit.me->wait.kind = NULL;
-        int status = eg_select_wait(&native_kinds[call], fds, nreal, deadline);
+        int status = eg_select_wait(&native_kinds[call], fds, nreal, eg_clock_settle(deadline));
         bool parked = visit.me->wait.kind == &native_kinds[call];
         outcome = status > 0    ? EG_NATIVE_AGAIN
                   : status == 0 ? EG_NATIVE_TIMED_OUT
@@ -282,7 +282,7 @@ eg_native_sleep(const EgWaitKind *kind, uint64_t ns)
         return outcome == EG_NATIVE_REFUSED;
     if (!visit.pending) { /* else it is to give up, however often it calls */
         EgTask *me = eg_wait_begin();
-        if (!me || eg_wait_park(me, kind, NULL, eg_clock_now() + ns) < 0)
+        if (!me || eg_wait_park(me, kind, NULL, eg_clock_in(ns)) < 0)
             native_raised(&visit, me != NULL);
     }
     native_leave(&visit);

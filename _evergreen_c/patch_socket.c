@@ -294,7 +294,7 @@ call_wait(SocketCall *call)
     }
     if (!call->deadline)
         call->deadline =
-            call->view.timeout < 0 ? EG_FOREVER : eg_clock_now() + (uint64_t)call->view.timeout;
+            call->view.timeout < 0 ? EG_FOREVER : eg_clock_in((uint64_t)call->view.timeout);
     const void *owner = eg_socket_is_owned(call->self) ? call->self : NULL;
     EgTask *me = eg_wait_begin();
     if (!me)

@@ -121,7 +121,7 @@ static PyObject *
 ssl_run(SslCall *call, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     uint64_t deadline =
-        call->view.timeout < 0 ? EG_FOREVER : eg_clock_now() + (uint64_t)call->view.timeout;
+        call->view.timeout < 0 ? EG_FOREVER : eg_clock_in((uint64_t)call->view.timeout);
     for (;;) {
         PyObject *result = ssl_try(call, args, n, kwnames);
         int events = result ? 0 : ssl_wants();

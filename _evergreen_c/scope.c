@@ -225,7 +225,7 @@ scope_set_deadline(PyObject *op, PyObject *value, void *unused)
         return -1;
     uint64_t deadline = seconds >= 9e9 ? EG_FOREVER
                         : seconds <= 0 ? eg_clock_now()
-                                       : (uint64_t)ceil(seconds * 1e9);
+                                       : eg_clock_settle((uint64_t)ceil(seconds * 1e9));
     return scope_move((EgScope *)op, deadline);
 }
 

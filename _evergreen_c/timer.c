@@ -1,16 +1,18 @@
 /* timer.c: deadlines, by the hundred thousand.
  *
- * Timers due in the same millisecond share a bucket, a list in order of arrival.  A hash
- * finds the bucket of a millisecond, a binary heap the earliest one.  So starting and
+ * Timers due in the same tick share a bucket, a list in order of arrival.  A hash finds the
+ * bucket of a tick, a binary heap the earliest one.  So starting and
  * stopping a timer is O(1) however many there are, and a million sleepers cost as much
  * each as a thousand.  A bucket whose timers were all stopped stays in the heap until its
  * time comes or until such buckets are in the majority.
  *
- * Milliseconds, because epoll and libuv count in them; rounded up, so never early.
+ * There are 64 ticks in a millisecond, for waits shorter than that; the deadlines of longer ones
+ * are whole milliseconds (clock.c), because epoll and libuv count in them.  Rounded up, so never
+ * early.
  */
 #include "evergreen.h"
 
-#define TICK_NS 1000000u
+#define TICK_NS 15625u
 #define SPARE_MAX 256
 
 struct EgBucket {

@@ -338,8 +338,7 @@ wire_linger(EgWire *wire)
     wire->linger->wire = wire;
     wire->linger->timer.fire = wire_on_linger;
     wire->linger->timer.background = true;
-    int status =
-        eg_timer_start(&wire->hub->timers, &wire->linger->timer, eg_clock_now() + LINGER_NS);
+    int status = eg_timer_start(&wire->hub->timers, &wire->linger->timer, eg_clock_in(LINGER_NS));
     if (status < 0)
         PyErr_Clear(); /* out of memory: it will not linger, then */
     return status;

@@ -207,7 +207,7 @@ mailbox_watch(EgMailbox *mailbox)
 {
     for (int i = 0; i < LANES; i++)
         mailbox->ended[i] = lanes[i]->ended;
-    if (eg_timer_start(&mailbox->hub->timers, &mailbox->stall, eg_clock_now() + STALL_NS) < 0)
+    if (eg_timer_start(&mailbox->hub->timers, &mailbox->stall, eg_clock_in(STALL_NS)) < 0)
         PyErr_Clear(); /* the next that is submitted tries again */
 }
 

@@ -1,12 +1,17 @@
 """timer.c: deadlines by the hundred thousand."""
 
 import random
+import socket
+import time
 
 import hypothesis
+import pytest
 from helpers import pass_time, settle
 from hypothesis import strategies as st
 
+from evergreen import _evergreen_c as core
 from evergreen import sleep, spawn
+from evergreen.event import Event
 
 
 def test_timers_fire_in_the_order_of_their_milliseconds_then_of_arrival(hub):
@@ -116,3 +121,50 @@ def test_a_timer_fires_once_and_in_order_unless_it_was_cancelled(hub, steps):
             settle()
     hub.run()
     assert sorted(fired) == [number for number in range(len(timers)) if number not in cancelled]
+
+
+def median_time(call, times=51):
+    taken = []
+    for _ in range(times):
+        before = time.monotonic()
+        call()
+        taken.append(time.monotonic() - before)
+    return sorted(taken)[times // 2]
+
+
+def outer_set(hub):
+    """Have the set of descriptors hold libuv's: nearly all that happens, happens in there."""
+    a, b = socket.socketpair()
+    for _ in range(200):
+        reader = spawn(core.wait_fd, a, 1)
+        settle()
+        b.send(b"x")
+        reader.join()
+        a.recv(1)
+    return a, b
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_wait_of_less_than_a_millisecond_does_not_take_one_more(hub, outer):
+    pair = outer_set(hub) if outer else ()
+    waiting = spawn(core.wait_fd, pair[0], 1) if outer else spawn(sleep, 60)
+    unready, other = socket.socketpair()
+    waits = {
+        "sleep": lambda: sleep(0.0001),
+        "event": lambda: Event().wait(0.0001),
+        "descriptor": lambda: core.wait_fd(unready, 1, 0.0001),
+    }
+    for name, wait in waits.items():
+        took = median_time(wait)
+        assert 0.0001 <= took < 0.0009, name
+    waiting.kill()
+    for end in (*pair, unready, other):
+        end.close()
+
+
+@pytest.mark.parametrize("seconds", [0.00002, 0.0003, 0.00099, 0.0021, 0.0041])
+def test_no_wait_ends_early(hub, seconds):
+    for _ in range(30):
+        before = time.monotonic()
+        sleep(seconds)
+        assert time.monotonic() - before >= seconds
