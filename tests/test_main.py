@@ -67,6 +67,40 @@ def test_a_module_runs_as_with_python_m(script, tmp_path):
     assert child.stdout == f"__main__ ['one', '-m', 'two'] {tmp_path}\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "pkg.mod", "-q", "--native", "-m", "x", "-h"],
+        ["-m", "pkg.mod", "--", "-x", "--version"],
+        ["-mpkg.mod", "run", "--help"],
+        ["--", "-script.py", "-m", "--native"],
+        ["pkg/mod.py", "-h", "--", "--native", "-mx"],
+    ],
+)
+@pytest.mark.parametrize("native", [[], ["--native"]])
+def test_the_programs_options_are_its_own_as_with_python(script, tmp_path, words, native):
+    code = "import sys; from evergreen import native; print(sys.argv, native.status().active)"
+    script("print('imported')", "pkg/__init__.py")
+    script(code, "pkg/mod.py")
+    script(code, "-script.py")
+    child = run_evergreen("run", *native, *words, cwd=tmp_path)
+    python = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    ).stdout
+    assert (child.stdout.replace("True", "False"), child.stderr) == (python, "")
+    assert ("True" in child.stdout) == bool(native)
+
+
+def test_an_option_that_is_not_there_and_stands_before_the_program_is_refused(script, tmp_path):
+    child = run_evergreen("run", "-q", script("print('never')"))
+    assert (child.returncode, child.stdout) == (2, "")
+    assert "unrecognized option: -q" in child.stderr
+
+
+def test_the_help_of_run_is_shown_before_a_program_only(tmp_path):
+    assert "usage: evergreen run" in run_evergreen("run", "--native", "-h", cwd=tmp_path).stdout
+
+
 def test_a_module_of_the_standard_library_runs(tmp_path):
     child = run_evergreen("run", "-m", "json.tool", input='{"a":1}', cwd=tmp_path)
     assert (child.returncode, child.stdout) == (0, '{\n    "a": 1\n}\n')
