@@ -1015,6 +1015,7 @@ int eg_patch_apply(EgPatch *patch, bool on);
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *eg_patch_poll_method(PyObject *module, PyObject *unused);
 PyObject *eg_patch_ours(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* ---- patch_socket.c: what other patches need of it ---------------------------- */

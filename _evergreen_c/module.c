@@ -130,6 +130,9 @@ static PyMethodDef module_methods[] = {
     {"patch_ours", EG_METHOD(eg_patch_ours), METH_FASTCALL,
      PyDoc_STR("patch_ours($module, owner, name, /)\n--\n\n"
                "Return a function that cooperates whatever is patched; None: there is none.")},
+    {"patch_poll", eg_patch_poll_method, METH_NOARGS,
+     PyDoc_STR("patch_poll($module, /)\n--\n\n"
+               "Let others run, if the task has asked for long without waiting; return False.")},
     {"thread_follow", eg_thread_follow, METH_O,
      PyDoc_STR("thread_follow($module, on, /)\n--\n\n"
                "Have thread-local data follow tasks from now on, or not.")},

@@ -325,6 +325,17 @@ eg_patch_give_way(void)
     return eg_wait_give_way();
 }
 
+/* patch_poll() -> False */
+PyObject *
+eg_patch_poll_method(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (eg_patch_poll() < 0)
+        return NULL;
+    Py_RETURN_FALSE;
+}
+
 /* ---- hashes ------------------------------------------------------------------ */
 #define PLACES 2048                   /* many times as many as there are patches */
 static const EgPatch *placed[PLACES]; /* by the address of their table entry */

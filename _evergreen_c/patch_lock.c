@@ -15,6 +15,9 @@ EG_PATCH(lock_enter, "_thread.LockType", "__enter__", "thread");
 EG_PATCH_WAKER(lock_release, "_thread.LockType", "release", "thread");
 EG_PATCH_WAKER(lock_release_lock, "_thread.LockType", "release_lock", "thread");
 EG_PATCH_WAKER(lock_exit, "_thread.LockType", "__exit__", "thread");
+EG_PATCH(lock_locked, "_thread.LockType", "locked", "thread");
+EG_PATCH(lock_locked_lock, "_thread.LockType", "locked_lock", "thread");
+EG_PATCH(rlock_locked, "_thread.RLock", "locked", "thread"); /* 3.14 and later */
 EG_PATCH(rlock_acquire, "_thread.RLock", "acquire", "thread");
 EG_PATCH(rlock_enter, "_thread.RLock", "__enter__", "thread");
 EG_PATCH_WAKER(rlock_release, "_thread.RLock", "release", "thread");
@@ -294,6 +297,32 @@ lock_exit(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
     return lock_drop(&lock_exit_patch, self, args, n, kwnames);
 }
 
+/* Who asks again and again waits for another task to take or release it. */
+static PyObject *
+lock_ask(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+         PyObject *kwnames)
+{
+    return eg_patch_poll() < 0 ? NULL : eg_patch_call_original(patch, self, args, n, kwnames);
+}
+
+static PyObject *
+lock_locked(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return lock_ask(&lock_locked_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+lock_locked_lock(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return lock_ask(&lock_locked_lock_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+rlock_locked(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return lock_ask(&rlock_locked_patch, self, args, n, kwnames);
+}
+
 /* ---- RLock: the native structure ----------------------------------------------- */
 #if PY_VERSION_HEX >= 0x030e0000
 typedef struct {
@@ -564,4 +593,5 @@ EgPatch *const eg_patch_lock[] = {
     &lock_release_patch,       &lock_release_lock_patch,     &lock_exit_patch,
     &rlock_acquire_patch,      &rlock_enter_patch,           &rlock_release_patch,
     &rlock_exit_patch,         &rlock_is_owned_patch,        &rlock_acquire_restore_patch,
-    &rlock_release_save_patch, &rlock_recursion_count_patch, NULL};
+    &rlock_release_save_patch, &rlock_recursion_count_patch, &lock_locked_patch,
+    &lock_locked_lock_patch,   &rlock_locked_patch,          NULL};

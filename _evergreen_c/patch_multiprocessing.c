@@ -16,6 +16,8 @@ EG_PATCH(semaphore_acquire, "_multiprocessing.SemLock", "acquire", "multiprocess
 EG_PATCH(semaphore_enter, "_multiprocessing.SemLock", "__enter__", "multiprocessing");
 EG_PATCH(semaphore_release, "_multiprocessing.SemLock", "release", "multiprocessing");
 EG_PATCH(semaphore_exit, "_multiprocessing.SemLock", "__exit__", "multiprocessing");
+EG_PATCH(semaphore_is_zero, "_multiprocessing.SemLock", "_is_zero", "multiprocessing");
+EG_PATCH(semaphore_value, "_multiprocessing.SemLock", "_get_value", "multiprocessing");
 EG_PATCH(semaphore_is_mine, "_multiprocessing.SemLock", "_is_mine", "multiprocessing");
 
 /* ---- the object ------------------------------------------------------------------- */
@@ -126,6 +128,8 @@ semaphore_acquire_by(const EgPatch *patch, PyObject *op, PyObject *const *args, 
 {
     bool block;
     PyObject *timeout;
+    if (eg_patch_poll() < 0)
+        return NULL;
     SemaphoreObject *self = semaphore_look(op);
     if (!self || !semaphore_arguments(args, n, kwnames, &block, &timeout))
         return eg_patch_call_original(patch, op, args, n, kwnames);
@@ -188,6 +192,26 @@ semaphore_is_mine(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *k
     return PyBool_FromLong(semaphore_belongs_here(self));
 }
 
+/* ---- asking, again and again: another process, or another task, is to change it ------------- */
+static PyObject *
+semaphore_ask_by(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                 PyObject *kwnames)
+{
+    return eg_patch_poll() < 0 ? NULL : eg_patch_call_original(patch, self, args, n, kwnames);
+}
+
+static PyObject *
+semaphore_is_zero(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return semaphore_ask_by(&semaphore_is_zero_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+semaphore_value(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return semaphore_ask_by(&semaphore_value_patch, self, args, n, kwnames);
+}
+
 /* ---- for the policy's native threads ------------------------------------------------------- */
 /* semaphore_wait(handle, seconds) -> bool */
 PyObject *
@@ -229,4 +253,5 @@ eg_semaphore_post(PyObject *module, PyObject *handle)
 
 EgPatch *const eg_patch_multiprocessing[] = {&semaphore_acquire_patch, &semaphore_enter_patch,
                                              &semaphore_release_patch, &semaphore_exit_patch,
-                                             &semaphore_is_mine_patch, NULL};
+                                             &semaphore_is_mine_patch, &semaphore_is_zero_patch,
+                                             &semaphore_value_patch,   NULL};

@@ -616,6 +616,16 @@ os_wait(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     return result;
 }
 
+EG_PATCH(os_sched_yield, "posix", "sched_yield", "os");
+
+static PyObject *
+os_sched_yield(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n == 0 && !kwnames && eg_os_may_wait() && eg_os_give_way() < 0)
+        return NULL;
+    return eg_patch_call_original(&os_sched_yield_patch, self, args, n, kwnames);
+}
+
 EG_PATCH(os_wait3, "posix", "wait3", "os");
 
 static PyObject *
@@ -624,6 +634,8 @@ os_wait3(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"options"};
     PyObject *full[1];
     int options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || !eg_os_arrange(args, n, kwnames, names, 1, full) || !full[0]
         || !eg_os_int(full[0], &options) || (options & WNOHANG))
         return eg_patch_call_original(&os_wait3_patch, self, args, n, kwnames);
@@ -638,6 +650,8 @@ os_wait4(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"pid", "options"};
     PyObject *full[2];
     int pid, options;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (!eg_hub_cooperates() || !eg_os_arrange(args, n, kwnames, names, 2, full) || !full[0]
         || !full[1] || !eg_os_int(full[0], &pid) || !eg_os_int(full[1], &options)
         || (options & WNOHANG))
@@ -718,6 +732,8 @@ static PyObject *
 os_flock(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int operation;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (n != 2 || kwnames || !eg_os_int(args[1], &operation) || (operation & LOCK_NB)
         || !(operation & (LOCK_SH | LOCK_EX)) || !eg_os_may_wait())
         return eg_patch_call_original(&os_flock_patch, self, args, n, kwnames);
@@ -730,6 +746,8 @@ static PyObject *
 os_fcntl_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int operation;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (n < 2 || n > 5 || kwnames || !eg_os_int(args[1], &operation) || (operation & LOCK_NB)
         || !(operation & (LOCK_SH | LOCK_EX)) || !eg_os_may_wait())
         return eg_patch_call_original(&os_fcntl_lockf_patch, self, args, n, kwnames);
@@ -743,6 +761,8 @@ static PyObject *
 os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     int command;
+    if (eg_patch_poll() < 0)
+        return NULL;
     if (n != 3 || kwnames || !eg_os_int(args[1], &command) || command != F_LOCK
         || !eg_os_may_wait())
         return eg_patch_call_original(&os_lockf_patch, self, args, n, kwnames);
@@ -756,9 +776,10 @@ eg_os_tells_of_closing(void)
     return os_close_patch.applied;
 }
 
-EgPatch *const eg_patch_os[] = {
-    &os_read_patch,     &os_readv_patch,  &os_write_patch,      &os_writev_patch,
-    &os_sendfile_patch, &os_close_patch,  &os_closerange_patch, &os_dup2_patch,
-    &os_waitpid_patch,  &os_wait_patch,   &os_wait3_patch,      &os_wait4_patch,
-    &os_waitid_patch,   &os_system_patch, &os_flock_patch,      &os_fcntl_lockf_patch,
-    &os_lockf_patch,    &os_syslog_patch, &os_openlog_patch,    NULL};
+EgPatch *const eg_patch_os[] = {&os_read_patch,        &os_readv_patch,       &os_write_patch,
+                                &os_writev_patch,      &os_sendfile_patch,    &os_close_patch,
+                                &os_closerange_patch,  &os_dup2_patch,        &os_waitpid_patch,
+                                &os_wait_patch,        &os_wait3_patch,       &os_wait4_patch,
+                                &os_waitid_patch,      &os_system_patch,      &os_flock_patch,
+                                &os_fcntl_lockf_patch, &os_sched_yield_patch, &os_lockf_patch,
+                                &os_syslog_patch,      &os_openlog_patch,     NULL};

@@ -7,6 +7,9 @@
 #include "evergreen.h"
 
 EG_PATCH(queue_get, "_queue.SimpleQueue", "get", "thread");
+EG_PATCH(queue_get_nowait, "_queue.SimpleQueue", "get_nowait", "thread");
+EG_PATCH(queue_empty, "_queue.SimpleQueue", "empty", "thread");
+EG_PATCH(queue_qsize, "_queue.SimpleQueue", "qsize", "thread");
 EG_PATCH_WAKER(queue_put, "_queue.SimpleQueue", "put", "thread");
 EG_PATCH_WAKER(queue_put_nowait, "_queue.SimpleQueue", "put_nowait", "thread");
 
@@ -115,6 +118,32 @@ queue_get(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames
     }
 }
 
+/* ---- asking: whoever does so again and again waits for somebody who puts ------------ */
+static PyObject *
+queue_ask(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+          PyObject *kwnames)
+{
+    return eg_patch_poll() < 0 ? NULL : eg_patch_call_original(patch, self, args, n, kwnames);
+}
+
+static PyObject *
+queue_get_nowait(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return queue_ask(&queue_get_nowait_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+queue_empty(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return queue_ask(&queue_empty_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+queue_qsize(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return queue_ask(&queue_qsize_patch, self, args, n, kwnames);
+}
+
 /* ---- putting ---------------------------------------------------------------- */
 static PyObject *
 queue_after_put(PyObject *self, PyObject *result)
@@ -137,5 +166,10 @@ queue_put_nowait(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
                            eg_patch_call_original(&queue_put_nowait_patch, self, args, n, kwnames));
 }
 
-EgPatch *const eg_patch_queue[] = {&queue_get_patch, &queue_put_patch, &queue_put_nowait_patch,
+EgPatch *const eg_patch_queue[] = {&queue_get_patch,
+                                   &queue_get_nowait_patch,
+                                   &queue_empty_patch,
+                                   &queue_qsize_patch,
+                                   &queue_put_patch,
+                                   &queue_put_nowait_patch,
                                    NULL};

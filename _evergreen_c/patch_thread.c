@@ -579,6 +579,8 @@ thread_handle_join(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 static PyObject *
 thread_handle_is_done(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
+    if (eg_patch_poll() < 0)
+        return NULL;
     EgTask *task = thread_of_handle(self);
     if (task) {
         /* threading asks in a forked child, before the tasks that are not there are dropped. */

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from evergreen import _asyncio, _drivers
+from evergreen import _asyncio, _drivers, _polling
 from evergreen import _evergreen_c as core
 from evergreen._copies import c_module, execute, wait_for_tstate_lock
 
@@ -104,6 +104,7 @@ def _apply(groups: set[str], on: bool) -> None:
 def _follow() -> None:
     on = is_patched("_thread")
     core.thread_follow(on)
+    _polling.follow(on)
     _asyncio.follow(is_patched("_asyncio"))
     if is_patched("os"):
         core.file_follow()
