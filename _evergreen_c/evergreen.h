@@ -166,6 +166,32 @@ eg_ring_pop(EgRing *ring)
     return node;
 }
 
+/* Behind *before*, which is in the ring; NULL: in front of all. */
+static inline void
+eg_ring_insert(EgRing *ring, EgNode *before, EgNode *node)
+{
+    EgNode **link = before ? &before->next : &ring->first;
+    node->next = *link;
+    *link = node;
+    if (ring->last == before)
+        ring->last = node;
+}
+
+/* Take one out, wherever it is; false: it is not there. */
+static inline bool
+eg_ring_remove(EgRing *ring, EgNode *node)
+{
+    EgNode *before = NULL, *at = ring->first;
+    for (; at && at != node; at = at->next)
+        before = at;
+    if (!at)
+        return false;
+    *(before ? &before->next : &ring->first) = node->next;
+    if (ring->last == node)
+        ring->last = before;
+    return true;
+}
+
 /* Move everything in *from* behind what is in *to*. */
 static inline void
 eg_ring_append(EgRing *to, EgRing *from)
@@ -300,7 +326,8 @@ int eg_shield_enter(EgTask *me);  /* -1: exception, and no shield */
 void eg_shield_begin(EgTask *me); /* the same, raising nothing */
 void eg_shield_leave(EgTask *me);
 void eg_wait_visit_leave(EgTask *); /* take the task out of every queue it is in */
-void eg_wait_drop(EgTask *);        /* it waits no more, never runs, and is not handed anything */
+void eg_wait_settle(EgTask *); /* what was thrown at it while it was not parked, and is again */
+void eg_wait_drop(EgTask *);   /* it waits no more, never runs, and is not handed anything */
 
 /* An exception for a block of code that a task is in (its time is up, its group failed): raised
  * at a wait once nothing else is on its way, and no shield that is inside of the block is
@@ -414,7 +441,8 @@ typedef enum {
     EG_TASK,    /* made by spawn() or Task() */
     EG_MAIN,    /* stands for the greenlet that was there before the hub */
     EG_FOREIGN, /* stands for a greenlet that somebody else made */
-    EG_THREAD   /* stands for a native thread without a hub */
+    EG_THREAD,  /* stands for a native thread without a hub */
+    EG_VISITOR  /* signal handlers that run on the stack of a parked greenlet: interrupt.c */
 } EgTaskRole;
 
 /* Thread-local data that is not in the thread state; all strong or NULL. */
@@ -430,7 +458,10 @@ struct EgTask {
     EgNode ready;       /* on its hub's ring or inbox while queued */
     EgHub *hub;         /* strong; NULL in EG_THREAD */
     PyObject *greenlet; /* strong while it lives; EG_FOREIGN: borrowed, it owns the task */
-    EgTask *next;       /* among the hub's live tasks */
+    union {
+        EgTask *next;  /* among the hub's live tasks */
+        EgTask *owner; /* EG_VISITOR: strong; the task that is parked on the same stack */
+    };
     union {
         EgTask *prev;            /* EG_TASK: likewise */
         EgTask *beneath;         /* EG_FOREIGN: strong; the task that was current before it */
@@ -493,6 +524,15 @@ extern const char eg_task_spawn_doc[];
 PyObject *eg_task_sleep_method(PyObject *module, PyObject *const *args, Py_ssize_t n);
 extern const char eg_task_sleep_doc[];
 
+/* The task that is what a thread is natively: a visitor is the one that it visits. */
+static inline EgTask *
+eg_task_owner(EgTask *task)
+{
+    while (EG_UNLIKELY(task->role == EG_VISITOR))
+        task = task->owner;
+    return task;
+}
+
 /* ---- trace.c: debuggers see tasks as they see threads ------------------------ */
 bool eg_trace_wanted(void);
 void eg_trace_start(void); /* apply threading.gettrace() and getprofile() to this thread */
@@ -515,6 +555,26 @@ void eg_signal_before_sleep(EgHub *hub);
 void eg_signal_after_poll(EgHub *hub);
 void eg_signal_close(EgHub *hub);
 EgQueue *eg_signal_handled(EgHub *hub); /* woken when handlers have run; NULL: not in this thread */
+int eg_signal_after_fork(EgHub *hub);   /* in the child: a pipe of its own; -1: exception */
+void eg_signal_leave(EgHub *hub);       /* in the child, without that hub */
+bool eg_signal_begin(EgHub *hub);       /* handlers are about to run; what eg_signal_end() wants */
+void eg_signal_end(EgHub *hub, bool came);
+
+/* ---- interrupt.c: signal handlers run as main ------------------------------ */
+int eg_interrupt_setup(PyObject *module);
+int eg_interrupt_open(EgHub *hub); /* the main thread's hub is there; -1: exception */
+void eg_interrupt_close(void);
+void eg_interrupt_after_fork(EgHub *hub, EgTask *me);
+void eg_interrupt_ask(EgHub *hub);     /* have the handlers run next; runs no Python */
+EgNode *eg_interrupt_asked(void);      /* what is on the ring for that; NULL: nothing */
+EgTask *eg_interrupt_main(EgHub *hub); /* borrowed: the hub's task that is the main thread */
+EgTask *eg_interrupt_top(EgHub *hub);  /* borrowed: the visitor in whose stead nobody runs; NULL */
+/* For park.c. Whether a node is that of a visitor that has not begun; the greenlet to switch to for
+ * it, or the hub's own: eg_interrupt_elsewhere(); and there, host being parked: */
+bool eg_interrupt_is(const EgNode *node);
+PyObject *eg_interrupt_target(EgHub *hub);
+void eg_interrupt_visit(EgHub *hub, EgTask *host);
+void eg_interrupt_elsewhere(EgHub *hub);
 
 /* ---- hub.c: the loop ------------------------------------------------------ */
 typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from the heap */

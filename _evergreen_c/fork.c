@@ -62,22 +62,29 @@ fork_drop_others(EgHub *hub, EgTask *me)
     eg_hub_prepare(hub);
 }
 
+/* The thread that forked is the child's main thread; signals are its hub's business. */
+static int
+fork_signals(EgHub *hub, EgTask *me)
+{
+    if (!hub->signals)
+        return eg_signal_open(hub) < 0 ? -1 : eg_interrupt_open(hub);
+    eg_interrupt_after_fork(hub, me);
+    return eg_signal_after_fork(hub);
+}
+
 static int
 fork_hub(EgHub *hub, bool keep)
 {
-    EgTask *me = eg_hub_task(hub);
+    EgTask *me = eg_hub_task(hub); /* NULL: a callback forked */
     hub->thread = PyThread_get_thread_ident();
     hub->sleeping = false;
     eg_hub_ports_left(hub);
     if (!keep)
-        fork_drop_others(hub, me);
+        fork_drop_others(hub, me ? eg_task_owner(me) : NULL);
     if (eg_hub_open_port(hub) < 0)
         return -1;
-    if (hub->signals) {
-        eg_signal_close(hub);
-        if (eg_signal_open(hub) < 0)
-            return -1;
-    }
+    if (fork_signals(hub, me) < 0)
+        return -1;
     if (eg_work_after_fork(hub, keep) < 0)
         return -1;
     eg_wires_after_fork(hub, keep);
@@ -88,6 +95,7 @@ fork_hub(EgHub *hub, bool keep)
 static void
 fork_drop_hub(EgHub *hub)
 {
+    eg_signal_leave(hub);
     for (EgTask *task = hub->tasks; task; task = task->next)
         eg_wait_drop(task);
     eg_wait_drop(hub->main);
@@ -102,6 +110,8 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     (void)module;
     eg_state->main_thread = PyThread_get_thread_ident();
     eg_state->pool_threads = 0;
+    if (!eg_hub_here || !eg_hub_here->signals)
+        eg_interrupt_after_fork(NULL, NULL);
     for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub)
         if (hub != eg_hub_here)
             fork_drop_hub(hub);

@@ -321,7 +321,7 @@ static void
 hub_deadlock(EgNode *node)
 {
     EgHub *hub = EG_OWNER(node, EgHub, deadlock);
-    EgTask *victim = hub->main;
+    EgTask *top = eg_interrupt_top(hub), *victim = top ? top : hub->main;
     if (victim->state != EG_PARKED) /* it is beneath a greenlet that somebody else made */
         victim = hub->foreign ? hub->foreign : hub->tasks ? hub->tasks : victim;
     PyObject *args[] = {(PyObject *)hub};
@@ -390,7 +390,10 @@ eg_hub_task(EgHub *hub)
     /* A greenlet that somebody else made, or the one beneath such a one that has ended. */
     while (task && task->role == EG_FOREIGN && task->greenlet != greenlet)
         task = task->beneath;
-    if (!task || task->greenlet != greenlet)
+    if ((!task || task->greenlet != greenlet) && (task = eg_interrupt_top(hub))
+        && task->greenlet != greenlet)
+        task = NULL;
+    if (!task)
         task = hub->main->greenlet == greenlet ? hub->main : hub->tasks;
     while (task && task->greenlet != greenlet)
         task = task->next;
@@ -423,8 +426,9 @@ eg_hub_get(void)
 void
 eg_hub_to_main(EgHub *hub, PyObject *exc)
 {
-    if (!hub->main->thrown || hub->main->coming) {
-        eg_wait_interrupt(hub->main, exc); /* shielded or not */
+    EgTask *top = eg_interrupt_top(hub), *main = top ? top : eg_interrupt_main(hub);
+    if (main != hub->main || !main->thrown || main->coming) {
+        eg_wait_interrupt(main, exc); /* shielded or not */
         return;
     }
     if ((!hub->for_main && !(hub->for_main = PyList_New(0)))
@@ -527,6 +531,10 @@ eg_hub_new(PyTypeObject *type)
     eg_state->hubs = hub;
     eg_hub_here = hub; /* owns the reference until eg_hub_destroy() */
     eg_asyncio_adopt(hub);
+    if (hub->signals && eg_interrupt_open(hub) < 0) {
+        eg_hub_destroy(hub);
+        return NULL;
+    }
     return hub;
 fail:
     hub_close_port(hub);
@@ -593,6 +601,8 @@ eg_hub_destroy(EgHub *hub)
     hub_close_port(hub);
     eg_wires_destroy(hub);
     eg_work_destroy(hub);
+    if (hub->signals)
+        eg_interrupt_close();
     eg_signal_close(hub);
     eg_fd_destroy(hub);
     eg_timers_clear(&hub->timers);

@@ -83,6 +83,14 @@ park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
     return 0;
 }
 
+/* Whether it needs a worker. */
+static inline bool
+node_is_new_task(EgNode *node)
+{
+    EgTask *task = node->run ? NULL : EG_OWNER(node, EgTask, ready);
+    return task && !task->greenlet && task->role != EG_VISITOR;
+}
+
 /* The greenlet that can deal with a node that is not the caller's own. */
 static PyObject *
 park_target(EgHub *hub, EgNode *node)
@@ -91,6 +99,8 @@ park_target(EgHub *hub, EgNode *node)
         EgTask *task = EG_OWNER(node, EgTask, ready);
         if (task->greenlet)
             return task->greenlet;
+        if (EG_UNLIKELY(task->role == EG_VISITOR))
+            return eg_interrupt_target(hub);
         if (hub->nidle) /* a new task, and a worker that waits for one */
             return task->greenlet = hub->idle[--hub->nidle]; /* its reference moves along */
     }
@@ -122,6 +132,21 @@ park_intruded(EgHub *hub, EgTask *me, int status)
     return status;
 }
 
+/* Control has come to a parked greenlet to run signal handlers on its stack; then it is parked again.
+ * As park_switch(). */
+static int
+park_visited(EgHub *hub, EgTask *me, int status)
+{
+    while (status == 0 && eg_interrupt_is(hub->handoff)) {
+        eg_interrupt_visit(hub, me);
+        EgNode *node = eg_hub_next(hub, eg_clock_ticks());
+        hub->handoff = node;
+        if (node != &me->ready)
+            status = park_switch(hub, park_target(hub, node), node);
+    }
+    return status;
+}
+
 int
 eg_park_switch_away(EgHub *hub, EgTask *me)
 {
@@ -129,14 +154,16 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
     PyObject *foreign = NULL;
     me->state = EG_PARKED;
     if (eg_thread_follows)
-        eg_thread_leave(me);
-    if (EG_UNLIKELY(eg_asyncio_used))
-        hub->asyncio_owner = me; /* unless so already: the hub is new, or no loop had run */
+        eg_thread_leave(eg_task_owner(me));
+    if (EG_UNLIKELY(eg_asyncio_used)) /* unless so already: the hub is new, or no loop had run */
+        hub->asyncio_owner = eg_task_owner(me);
     if (EG_UNLIKELY(me->role == EG_FOREIGN))
         foreign = Py_NewRef((hub->foreign = me)->greenlet);
     EgNode *node = eg_hub_next(hub, me->wait.since);
     if (node != &me->ready) {
         status = park_switch(hub, park_target(hub, node), node);
+        if (EG_UNLIKELY(hub->handoff != &me->ready))
+            status = park_visited(hub, me, status);
         if (EG_UNLIKELY(hub->handoff != &me->ready))
             status = park_intruded(hub, me, status);
     }
@@ -148,9 +175,9 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
     hub->current = me;
     me->state = EG_RUNNING;
     if (eg_thread_follows)
-        eg_thread_enter(me);
+        eg_thread_enter(eg_task_owner(me));
     if (EG_UNLIKELY(eg_asyncio_used))
-        eg_asyncio_enter(hub, me);
+        eg_asyncio_enter(hub, eg_task_owner(me));
     return status;
 }
 
@@ -189,7 +216,7 @@ worker_main(PyObject *unused, PyObject *none)
         hub->forbidden--;
         bool anonymous = worker_is_anonymous(self);
         node = eg_hub_next(hub, eg_clock_ticks());
-        if (anonymous && !node->run && !EG_OWNER(node, EgTask, ready)->greenlet) {
+        if (anonymous && node_is_new_task(node)) {
             EG_OWNER(node, EgTask, ready)->greenlet = self;
             continue;
         }
@@ -262,7 +289,10 @@ hub_main(PyObject *unused, PyObject *none)
         }
         EgTask *task = EG_OWNER(node, EgTask, ready);
         PyObject *greenlet = park_target(hub, node);
-        if (greenlet == hub->greenlet)
+        if (greenlet == hub->greenlet && EG_UNLIKELY(task->role == EG_VISITOR)) {
+            eg_interrupt_elsewhere(hub);
+            hub->handoff = eg_hub_next(hub, eg_clock_ticks());
+        } else if (greenlet == hub->greenlet)
             hub_start(hub, task, node);
         else if (park_switch(hub, greenlet, node) < 0)
             eg_hub_report(hub, "Exception in the event loop", NULL);

@@ -252,7 +252,7 @@ visit_who(void)
     EgHub *hub = eg_hub_here;
     if (!hub)
         return PyThreadState_Get();
-    return hub->current ? (void *)hub->current : (void *)hub;
+    return hub->current ? (void *)eg_task_owner(hub->current) : (void *)hub;
 }
 
 static bool

@@ -118,18 +118,5 @@ signal_pause(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kw
     Py_RETURN_NONE;
 }
 
-EG_PATCH(signal_signal, "_signal", "signal", "thread");
-
-/* A thread that is a task of the main thread's loop is none that may set handlers: trio and others
- * find out by trying whether they are in the main thread, and take signals over if they are. */
-static PyObject *
-signal_signal(PyObject *module, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    if (eg_thread_refuses("signal"))
-        return NULL;
-    return eg_patch_call_original(&signal_signal_patch, module, args, n, kwnames);
-}
-
-EgPatch *const eg_patch_signal[] = {&signal_sigwait_patch,      &signal_sigwaitinfo_patch,
-                                    &signal_sigtimedwait_patch, &signal_pause_patch,
-                                    &signal_signal_patch,       NULL};
+EgPatch *const eg_patch_signal[] = {&signal_sigwait_patch, &signal_sigwaitinfo_patch,
+                                    &signal_sigtimedwait_patch, &signal_pause_patch, NULL};

@@ -164,6 +164,8 @@ unsigned long
 eg_thread_ident(void)
 {
     EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    if (me)
+        me = eg_task_owner(me);
     if (!me || me->role == EG_MAIN || me->signals) /* signal handlers run in the main thread */
         return PyThread_get_thread_ident();
     me->identified = true;
@@ -388,7 +390,7 @@ static PyObject *
 thread_set_sentinel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgTask *me = eg_hub_cooperates() ? eg_hub_task(eg_hub_here) : NULL;
-    if (!me || me->role == EG_MAIN) {
+    if (!me || eg_task_owner(me)->role == EG_MAIN) {
         PyObject *lock = eg_patch_call_original(&thread_set_sentinel_patch, self, args, n, kwnames);
         PyObject *noted = lock ? thread_note_sentinel(lock) : NULL;
         if (!noted)

@@ -18,14 +18,12 @@
 struct EgSignals {
     uv_poll_t uv;
     int read_fd, write_fd;
-    int chained;   /* somebody else's fd, or -1 */
-    bool warns;    /* what that was set with: whether CPython warns when it is full */
-    bool given;    /* CPython has that one, not ours */
-    bool happened; /* set by signal_on_byte() */
-    bool came;     /* as well, until the handlers have run */
-    bool queued;   /* node is on the ring */
-    int failed;    /* errno of a write to the chained one; 0: none, or reported */
-    EgNode node;
+    int chained;     /* somebody else's fd, or -1 */
+    bool warns;      /* what that was set with: whether CPython warns when it is full */
+    bool given;      /* CPython has that one, not ours */
+    bool happened;   /* set by signal_on_byte() */
+    bool came;       /* as well, until the handlers have run */
+    int failed;      /* errno of a write to the chained one; 0: none, or reported */
     EgQueue handled; /* who waits for any handler to have run */
     EgHub *hub;      /* borrowed: the hub owns this */
 };
@@ -88,9 +86,7 @@ signal_take(EgSignals *self)
     self->given = false;
     if (signal_set_fd(self->write_fd, true) == -2)
         PyErr_WriteUnraisable(NULL);
-    if (!self->queued) /* for what came before */
-        eg_ring_push(&self->hub->ready, &self->node);
-    self->queued = true;
+    eg_interrupt_ask(self->hub); /* for what came before */
 }
 
 /* Others run: they may wait for theirs. Not while a task waits for any handler to have run. */
@@ -144,27 +140,26 @@ signal_report_failed(EgSignals *self)
     PyErr_WriteUnraisable(NULL);
 }
 
-static PyObject *
-signal_handle(PyObject *unused, PyObject *args)
+bool
+eg_signal_begin(EgHub *hub)
 {
-    (void)unused;
-    (void)args;
-    EgSignals *self = eg_hub_here->signals;
-    bool came = self && self->came;
+    EgSignals *self = hub->signals;
+    bool came = self->came;
+    self->came = false;
+    signal_report_failed(self);
+    return came;
+}
+
+void
+eg_signal_end(EgHub *hub, bool came)
+{
+    EgSignals *self = hub->signals;
+    if (!self)
+        return;
     if (came)
-        self->came = false;
-    if (self)
-        signal_report_failed(self);
-    int status = PyErr_CheckSignals();
-    if ((self = eg_hub_here->signals)) {
-        if (came)
-            eg_queue_wake_all(&self->handled);
-        if (eg_hub_ready(self->hub))
-            signal_give(self);
-    }
-    if (status < 0)
-        return NULL;
-    Py_RETURN_NONE;
+        eg_queue_wake_all(&self->handled);
+    if (eg_hub_ready(hub))
+        signal_give(self);
 }
 
 EgQueue *
@@ -175,25 +170,6 @@ eg_signal_handled(EgHub *hub)
     if (hub->signals->given)
         signal_take(hub->signals);
     return &hub->signals->handled;
-}
-
-static PyMethodDef signal_handle_def = {"handle_signals", signal_handle, METH_NOARGS, NULL};
-
-static void
-signal_run(EgNode *node)
-{
-    EgSignals *self = EG_OWNER(node, EgSignals, node);
-    self->queued = false;
-    if (eg_hub_ready(self->hub))
-        signal_give(self);
-    PyObject *function = PyCFunction_New(&signal_handle_def, NULL);
-    PyObject *task = function ? eg_task_spawn(self->hub, function, NULL, NULL) : NULL;
-    if (task)
-        ((EgTask *)task)->signals = true;
-    else
-        eg_hub_report(self->hub, "Exception while handling a signal", NULL);
-    Py_XDECREF(task);
-    Py_XDECREF(function);
 }
 
 void
@@ -209,41 +185,52 @@ eg_signal_after_poll(EgHub *hub)
     EgSignals *self = hub->signals;
     if (!self)
         return;
-    if (self->happened && !self->queued) {
-        eg_ring_push(&hub->ready, &self->node);
-        self->queued = true;
-    }
+    if (self->happened)
+        eg_interrupt_ask(hub);
     self->happened = false;
-    bool alone = self->queued && hub->ready.first == &self->node && !hub->due.first;
+    EgNode *asked = eg_interrupt_asked();
+    bool alone = asked && hub->ready.first == asked && !asked->next && !hub->due.first;
     if (EG_UNLIKELY(self->chained >= 0) && !alone)
         signal_give(self);
 }
 
 /* ---- making and ending ------------------------------------------------------------- */
+/* A pipe, and the hub's loop watches it: 0, or a libuv status. */
+static int
+signal_watch(EgSignals *self)
+{
+    int fds[2], status = uv_pipe(fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
+    if (status < 0)
+        return status;
+    status = uv_poll_init(eg_hub_uv(self->hub), &self->uv, fds[0]);
+    if (status < 0) {
+        close(fds[0]);
+        close(fds[1]);
+        return status;
+    }
+    self->read_fd = fds[0];
+    self->write_fd = fds[1];
+    uv_poll_start(&self->uv, UV_READABLE, signal_on_byte);
+    uv_unref((uv_handle_t *)&self->uv);
+    return 0;
+}
+
 int
 eg_signal_open(EgHub *hub)
 {
-    int fds[2], status;
     EgSignals *self = PyMem_RawCalloc(1, sizeof *self);
     if (!self) {
         PyErr_NoMemory();
         return -1;
     }
-    if ((status = uv_pipe(fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE)) < 0)
-        goto fail;
-    self->read_fd = fds[0];
-    self->write_fd = fds[1];
     self->chained = -1;
     self->hub = hub;
-    self->node.run = signal_run;
-    status = uv_poll_init(eg_hub_uv(hub), &self->uv, self->read_fd);
+    int status = signal_watch(self);
     if (status < 0) {
-        close(fds[0]);
-        close(fds[1]);
-        goto fail;
+        PyMem_RawFree(self);
+        eg_error_raise(status);
+        return -1;
     }
-    uv_poll_start(&self->uv, UV_READABLE, signal_on_byte);
-    uv_unref((uv_handle_t *)&self->uv);
     hub->signals = self;
     if (eg_patch_apply(&signal_set_wakeup_fd_patch, true) < 0)
         return -1;
@@ -252,19 +239,12 @@ eg_signal_open(EgHub *hub)
         return -1;
     signal_give(self);
     return 0;
-fail:
-    PyMem_RawFree(self);
-    eg_error_raise(status);
-    return -1;
 }
 
-/* After the loop has closed the handle, or, in a forked child, has been left behind. */
-void
-eg_signal_close(EgHub *hub)
+/* Have CPython write to what it wrote to before, or what was set since. */
+static void
+signal_restore(EgSignals *self)
 {
-    EgSignals *self = hub->signals;
-    if (!self)
-        return;
     if (!self->given && signal_set_fd(self->chained, self->warns) == -2) {
         PyErr_Clear(); /* the chained one was closed meanwhile */
         if (signal_set_fd(-1, true) == -2)
@@ -272,8 +252,44 @@ eg_signal_close(EgHub *hub)
     }
     if (eg_patch_apply(&signal_set_wakeup_fd_patch, false) < 0)
         PyErr_WriteUnraisable(NULL);
+}
+
+/* After the loop has closed the handle. */
+void
+eg_signal_close(EgHub *hub)
+{
+    EgSignals *self = hub->signals;
+    if (!self)
+        return;
+    signal_restore(self);
     close(self->read_fd);
     close(self->write_fd);
     hub->signals = NULL;
     PyMem_RawFree(self);
+}
+
+int
+eg_signal_after_fork(EgHub *hub)
+{
+    EgSignals *self = hub->signals;
+    close(self->read_fd);
+    close(self->write_fd);
+    self->happened = self->came = false;
+    self->failed = 0;
+    int status = signal_watch(self);
+    if (status < 0) {
+        eg_error_raise(status);
+        return -1;
+    }
+    return self->given || signal_set_fd(self->write_fd, true) != -2 ? 0 : -1;
+}
+
+void
+eg_signal_leave(EgHub *hub)
+{
+    if (hub->signals) {
+        signal_restore(hub->signals);
+        close(hub->signals->read_fd);
+        close(hub->signals->write_fd);
+    }
 }

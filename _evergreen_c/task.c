@@ -23,7 +23,7 @@
 static EgTask *
 task_alloc(PyTypeObject *type, EgHub *hub, EgTaskRole role)
 {
-    static uint32_t numbers[4];
+    static uint32_t numbers[EG_VISITOR + 1];
     EgTask *self = (EgTask *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
@@ -658,7 +658,7 @@ eg_task_identity(void)
 {
     EgHub *hub = eg_hub_here;
     EgTask *task = hub ? eg_hub_task(hub) : NULL;
-    if (EG_LIKELY(task && task->role != EG_MAIN))
+    if (EG_LIKELY(task && (task = eg_task_owner(task))->role != EG_MAIN))
         return (uint64_t)task->number << 3 | (uint64_t)(task->role + 1);
     /* A thread's main greenlet is who it was before the thread had a loop, and after. */
     return PyThreadState_GetID(PyThreadState_Get()) << 3 | (hub && !task ? 6 : 7);
@@ -681,7 +681,7 @@ task_current(PyObject *type, PyObject *unused)
     EgTask *task = hub ? eg_hub_task(hub) : NULL;
     if (hub && !task && !PyErr_Occurred())
         PyErr_SetString(PyExc_RuntimeError, "no task is running: this is a callback of the loop");
-    return Py_XNewRef((PyObject *)task);
+    return task ? Py_NewRef(eg_task_owner(task)) : NULL;
 }
 
 static const EgWaitKind task_switch_kind = {"switch", NULL};
@@ -843,6 +843,8 @@ task_traverse(PyObject *op, visitproc visit, void *arg)
         Py_VISIT(self->greenlet);
     if (self->role == EG_FOREIGN)
         Py_VISIT(self->beneath);
+    if (self->role == EG_VISITOR)
+        Py_VISIT(self->owner);
     Py_VISIT(self->target);
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
@@ -867,6 +869,8 @@ task_clear(PyObject *op)
     EgTask *self = (EgTask *)op;
     if (self->role == EG_FOREIGN)
         Py_CLEAR(self->beneath);
+    if (self->role == EG_VISITOR)
+        Py_CLEAR(self->owner);
     Py_CLEAR(self->target);
     Py_CLEAR(self->args);
     Py_CLEAR(self->kwargs);

@@ -49,8 +49,10 @@ turn_who(void)
     EgHub *hub = eg_hub_here;
     if (!hub)
         return eg_wait_begin();
-    void *me = eg_hub_task(hub);
-    return me || PyErr_Occurred() ? me : hub->greenlet;
+    EgTask *me = eg_hub_task(hub);
+    if (me)
+        return eg_task_owner(me);
+    return PyErr_Occurred() ? NULL : hub->greenlet;
 }
 
 static int

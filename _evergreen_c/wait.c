@@ -188,6 +188,13 @@ wait_hit(EgTask *task, PyObject *exc)
     }
 }
 
+void
+eg_wait_settle(EgTask *task)
+{
+    if (task->thrown && task->wait.outcome != EG_THROWN)
+        wait_hit(task, task->thrown);
+}
+
 bool
 eg_wait_interrupt(EgTask *task, PyObject *exc)
 {
