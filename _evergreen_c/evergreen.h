@@ -92,7 +92,9 @@ struct EgState {
     PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
     PyObject *threading_dict;        /* strong: the namespace of module threading */
     PyObject *policy;                /* module evergreen._policy, imported when first needed */
-    PyInterpreterState *interpreter; /* the one that loaded this module */
+    PyInterpreterState *interpreter; /* the one that loaded this module; NULL: at its exit */
+    PyInterpreterState *exiting;     /* the same, at its exit; else NULL */
+    bool ended;                      /* it finalizes: nothing cooperates any more */
     EgHub *hubs;               /* every hub that is not destroyed; borrowed, linked by next_hub */
     unsigned long main_thread; /* the interpreter's, as Python counts identities */
     Py_ssize_t unobserved;     /* tasks that failed, and nobody knows yet */
@@ -681,13 +683,24 @@ eg_hub_slice_is_over(const EgHub *hub)
     return EG_UNLIKELY(eg_clock_ticks() >= hub->slice_end);
 }
 
+/* ---- exit.c: the end of the interpreter ------------------------------------- */
+int eg_exit_setup(void);
+bool
+eg_exit_cooperates(void); /* for eg_hub_cooperates(), where the interpreter is not the usual one */
+bool eg_exit_ended(void); /* whether it finalizes: from then on everything is native */
+PyObject *eg_exit_begin(PyObject *module, PyObject *unused);
+PyObject *eg_exit_collect(PyObject *module, PyObject *args);
+PyObject *eg_exit_status(PyObject *module, PyObject *status);
+
 /* Whether the code that runs now is in a task (or the main greenlet) of a hub: what a
  * patched function asks first. */
 static inline bool
 eg_hub_cooperates(void)
 {
     /* A subinterpreter on a hub's thread shares the method tables, but not the tasks. */
-    return eg_hub_here != NULL && PyInterpreterState_Get() == eg_state->interpreter;
+    return eg_hub_here != NULL
+           && (EG_LIKELY(PyInterpreterState_Get() == eg_state->interpreter)
+               || eg_exit_cooperates());
 }
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
@@ -1075,6 +1088,7 @@ extern bool eg_patch_lingers; /* a waker is unpatched, and still in: */
 void eg_patch_settle(void);   /* nobody waits any more */
 /* Swap it in or out. 1: done; 0: this Python has no such function; -1: exception. */
 int eg_patch_apply(EgPatch *patch, bool on);
+void eg_patch_end(void); /* put all originals back; runs no Python */
 PyObject *eg_patch_set(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *eg_patch_list(PyObject *module, PyObject *unused);
 PyObject *eg_patch_native(PyObject *module, PyObject *const *args, Py_ssize_t n);

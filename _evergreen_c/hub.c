@@ -414,6 +414,10 @@ eg_hub_get(void)
 {
     if (EG_LIKELY(eg_hub_here != NULL))
         return eg_hub_here;
+    if (eg_exit_ended()) {
+        PyErr_SetString(PyExc_RuntimeError, "there is no event loop: the interpreter ends");
+        return NULL;
+    }
     if (PyThread_get_thread_ident() != eg_state->main_thread) {
         PyErr_SetString(PyExc_RuntimeError,
                         "there is no event loop in the current thread: make one with EventLoop()");

@@ -66,6 +66,14 @@ module_count_pool_thread(PyObject *module, PyObject *by)
 }
 
 static PyObject *
+module_in_main_thread(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(PyThread_get_thread_ident() == eg_state->main_thread);
+}
+
+static PyObject *
 module_unobserved(PyObject *module, PyObject *unused)
 {
     (void)module;
@@ -156,6 +164,16 @@ static PyMethodDef module_methods[] = {
                "The loop that runs already is that of the task that runs now.")},
     {"signal_mask", EG_METHOD(eg_native_thread_signal_mask), METH_FASTCALL,
      eg_native_thread_signal_mask_doc},
+    {"exit_begin", eg_exit_begin, METH_NOARGS,
+     PyDoc_STR("exit_begin($module, /)\n--\n\nSay that the interpreter ends: for atexit.")},
+    {"exit_collect", eg_exit_collect, METH_VARARGS,
+     PyDoc_STR("exit_collect($module, phase, info, /)\n--\n\nOne of gc.callbacks, at exit.")},
+    {"exit_status", eg_exit_status, METH_O,
+     PyDoc_STR("exit_status($module, status, /)\n--\n\n"
+               "Have the process exit with this status once the interpreter has ended.")},
+    {"in_main_thread", module_in_main_thread, METH_NOARGS,
+     PyDoc_STR("in_main_thread($module, /)\n--\n\n"
+               "Return whether this native thread is the interpreter's main one.")},
     {"count_pool_thread", module_count_pool_thread, METH_O, count_pool_thread_doc},
     {"unobserved", module_unobserved, METH_NOARGS,
      PyDoc_STR("unobserved($module, /)\n--\n\n"
@@ -354,9 +372,9 @@ module_exec(PyObject *module)
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
     if (add_types(module, state) < 0 || eg_native_thread_setup(module) < 0
-        || eg_interrupt_setup(module) < 0 || eg_future_setup(state) < 0 || eg_fs_setup(module) < 0
-        || eg_turn_setup(module) < 0 || eg_dns_setup() < 0 || eg_tls_setup() < 0
-        || PyModule_AddFunctions(module, eg_listener_functions) < 0
+        || eg_interrupt_setup(module) < 0 || eg_exit_setup() < 0 || eg_future_setup(state) < 0
+        || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
+        || eg_tls_setup() < 0 || PyModule_AddFunctions(module, eg_listener_functions) < 0
         || add_run_modes(state->loop_type) < 0)
         return -1;
     if (!add_exception(module, "evergreen.TaskExit",

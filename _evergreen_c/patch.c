@@ -418,6 +418,14 @@ eg_patch_apply(EgPatch *patch, bool on)
     return 1;
 }
 
+void
+eg_patch_end(void)
+{
+    for (size_t i = 0; i < PLACES; i++)
+        if (placed[i])
+            placed[i]->def->ml_meth = placed[i]->original;
+}
+
 int
 eg_patch_slot(PyTypeObject *type, size_t slot, void (*native)(void), void (*ours)(void))
 {

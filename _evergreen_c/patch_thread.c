@@ -245,7 +245,7 @@ static bool
 thread_becomes_task(void)
 {
     return eg_hub_cooperates()
-           || (PyThread_get_thread_ident() == eg_state->main_thread
+           || (PyThread_get_thread_ident() == eg_state->main_thread && !eg_exit_ended()
                && PyInterpreterState_Get() == PyInterpreterState_Main());
 }
 

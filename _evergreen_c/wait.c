@@ -413,7 +413,7 @@ wait_whose(void)
 {
     EgHub *hub = eg_hub_here;
     if (EG_UNLIKELY(!hub)) {
-        if (PyThread_get_thread_ident() != eg_state->main_thread)
+        if (PyThread_get_thread_ident() != eg_state->main_thread || eg_exit_ended())
             return wait_thread_task();
         if (!(hub = eg_hub_get()))
             return NULL;

@@ -76,6 +76,16 @@ def _report_the_rest() -> None:
                 core.report(candidate)
 
 
+# ---- the end of the program ------------------------------------------------------------------------
+
+
+@atexit.register
+def _begin_to_exit() -> None:
+    """Have patched functions be native once the interpreter finalizes, also for the first finaliser."""
+    core.exit_begin()
+    gc.callbacks.append(core.exit_collect)
+
+
 # ---- deadlock --------------------------------------------------------------------------------
 
 
@@ -97,7 +107,7 @@ def describe(task: core.Task) -> str:
 
 def _a_signal_may_come() -> bool:
     """Whether the program handles a signal in Python, other than by KeyboardInterrupt."""
-    if threading.get_ident() != threading.main_thread().ident:
+    if not core.in_main_thread():
         return False
     for signum in _signal.valid_signals():
         handler = _signal.getsignal(signum)
@@ -115,6 +125,8 @@ def deadlock(loop: core.EventLoop) -> BaseException | None:
     more = f"\n... and {len(tasks) - 50} more" if len(tasks) > 50 else ""
     exc = core.Deadlock(f"nothing can ever wake the {len(tasks)} tasks that are left:\n{shown}{more}")
     exc.tasks = tasks
+    if core.in_main_thread() and getattr(threading, "_SHUTTING_DOWN", False):  # main has ended
+        core.exit_status(1)  # it is printed as an exception that is ignored, and the status would be 0
     if loop._orphan:  # a forked child has no main greenlet of its own to tell
         print_exception(ExceptHookArgs(type(exc), exc, None, "Deadlock in a forked child", None))
         leave_child(exc)
@@ -223,7 +235,7 @@ def before_destroy(loop: core.EventLoop) -> None:
     """Signals are the main thread's: its loop takes its handlers along."""
     for hook in destroy_hooks:
         hook(loop)
-    if threading.get_ident() == threading.main_thread().ident:
+    if core.in_main_thread():
         for signum in list(_signal_handlers):
             remove_signal_handler(loop, signum)
 
