@@ -16,7 +16,7 @@ BENCH_C_FILES := $(wildcard benchmarks/native/*.c)
 PIP = $(VENV)/bin/python -W ignore -m pip --quiet --quiet
 REQUIREMENTS = python tools/requirements.py
 
-.PHONY: help build demo test test-clients conformance races fuzz lint format bench bench-tools bench-quick bench-check \
+.PHONY: help build demo test test-clients conformance suites races fuzz lint format bench bench-tools bench-quick bench-check \
 	leaks asan docs test-next test-all clean FORCE
 .DELETE_ON_ERROR:
 
@@ -26,6 +26,7 @@ help:
 	@echo 'test         the tests'
 	@echo 'test-clients client libraries, patched, against their servers (those that are installed)'
 	@echo 'conformance  CPython'\''s own tests with everything patched: what passes only without'
+	@echo 'suites       test suites of others, got by pip: what passes only unpatched; ARGS="django sh" chooses'
 	@echo 'races        random schedules over every primitive, ARGS=100000 of them or as many as you like'
 	@echo 'fuzz         searchers, SECONDS=60 each: re-entrance, raw greenlets, descriptors, memory, peers; also with asan'
 	@echo 'lint         ruff, mypy, clang-format'
@@ -74,6 +75,9 @@ test-clients: build $(VENV)/.extra-clients $(VENV)/.extra-packages
 
 conformance: build
 	$(VENV)/bin/python tools/conformance.py $(ARGS)
+
+suites: build
+	nice $(VENV)/bin/python tools/suites.py $(ARGS)
 
 races: build
 	EVERGREEN_RACES=$(or $(ARGS),100000) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 tests/test_races.py

@@ -16,13 +16,14 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Set
 from pathlib import Path
+
+from reports import follow
 
 MODULES = """
     test_socket test_ssl test_select test_poll test_epoll test_selectors test_time test_timeout
@@ -107,36 +108,11 @@ def run(module: str, patched: str, leave_out: Set[str] = frozenset(), limit: flo
                 stderr=-3,
                 start_new_session=True,
             )
-            running, ended = _follow(child, report, outcome, end)
-            try:
-                os.killpg(child.pid, signal.SIGKILL)  # what it left behind
-            except ProcessLookupError:
-                pass
-            child.wait()
+            running, ended = follow(child, report, outcome, HANG, end)
         if running is None:
             break
         outcome[running] = "crashed" if ended else "hung"
     return outcome
-
-
-def _follow(
-    child: subprocess.Popen[bytes], report: Path, outcome: dict[str, str], end: float
-) -> tuple[str | None, bool]:
-    """Read what a child reports until it ends or hangs: the test that was running, and whether it ended."""
-    running, quiet, seen = None, time.monotonic(), 0
-    while True:
-        ended = child.poll() is not None
-        lines = report.read_text().splitlines()
-        for line in lines[seen:]:
-            what, test, *status = json.loads(line)
-            running = test if what == "start" else None
-            if what == "end":
-                outcome[test] = status[0]
-        if len(lines) > seen:
-            quiet, seen = time.monotonic(), len(lines)
-        if ended or time.monotonic() > min(quiet + HANG, end):
-            return running, ended
-        time.sleep(0.05)
 
 
 def expand(name: str) -> list[str]:

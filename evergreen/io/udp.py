@@ -51,26 +51,20 @@ class UDPEndpoint(UDPSocket):
         try:
             found = _connect.resolve(host, port, socket.SOCK_DGRAM, family=family, passive=passive)
         except socket.gaierror as exc:
-            raise _mix(UDPError, socket.gaierror)(exc.errno, _connect.describe(exc, host, port)) from None
+            raise _mix(UDPError, socket.gaierror)(exc.errno, f"{exc.strerror}: {host!r}") from None
         return found[0]
 
     def _resolve(self, address: Address) -> Address:
         numeric: Address = self._lookup(address)[4]
         return numeric
 
-    def _ask(
-        self,
-        question: Callable[[socket.socket], _T],
-        family: int = socket.AF_INET,
-        address: Address | None = None,
-    ) -> _T:
-        """Do something with a socket object that stands for the descriptor; an error tells the address."""
+    def _ask(self, question: Callable[[socket.socket], _T], family: int = socket.AF_INET) -> _T:
+        """Do something with a socket object that stands for the descriptor."""
         sock = socket.socket(fileno=self._open(family))
         try:
             return question(sock)
         except OSError as exc:
-            text = f"{exc.strerror}: {_connect.where(address)}" if address else exc.strerror
-            raise UDPError(exc.errno, text) from None
+            raise UDPError(exc.errno, exc.strerror) from None
         finally:
             sock.detach()
 
@@ -89,7 +83,7 @@ class UDPEndpoint(UDPSocket):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
 
-        self._ask(bind, family, addr)
+        self._ask(bind, family)
 
     def connect(self, addr: Address | None) -> None:
         """Send to this address by default, and receive from it alone; None: from anybody again."""
@@ -97,7 +91,7 @@ class UDPEndpoint(UDPSocket):
             self._ask(_disconnect)
             return
         family, _, _, _, where = self._lookup(addr)
-        self._ask(lambda sock: sock.connect(where), family, addr)
+        self._ask(lambda sock: sock.connect(where), family)
 
     @property
     def sockname(self) -> Address:
