@@ -1103,6 +1103,10 @@ bool eg_socket_look(PyObject *socket, EgSocketView *view); /* false: exception *
 int eg_socket_set_timeout(PyObject *socket, int64_t ns);   /* and nothing else */
 bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() */
 void eg_socket_forget(int fd); /* the number is about to mean something else */
+/* When a blocking call that waits for such an event, EG_READ or EG_WRITE, is to give up because of
+ * SO_RCVTIMEO or SO_SNDTIMEO. known: it is a socket's, so that there is none is remembered until the
+ * option is set, or the socket closed. */
+uint64_t eg_socket_limit(int fd, int events, bool known);
 
 /* ---- patch_os.c: descriptors that are not ours -------------------------------- */
 typedef enum { EG_FD_NATIVE, EG_FD_FILE, EG_FD_PIPE, EG_FD_SOCKET, EG_FD_DEVICE } EgFdKind;

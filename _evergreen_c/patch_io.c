@@ -87,6 +87,16 @@ file_rest(int fd, EgFdKind kind)
     return (Py_ssize_t)(st.st_size - at) + 1;
 }
 
+/* What a read or write that has failed returns: None if it gave up waiting, as the original does. */
+static PyObject *
+file_failed(EgFdKind kind)
+{
+    if (kind != EG_FD_SOCKET || eg_patch_errno() != EAGAIN)
+        return NULL;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+}
+
 /* Everything up to the end. */
 static PyObject *
 file_read_all(const EgPatch *patch, PyObject *self, EgFdKind kind)
@@ -107,8 +117,14 @@ file_read_all(const EgPatch *patch, PyObject *self, EgFdKind kind)
             return eg_patch_call_original(patch, self, NULL, 0, NULL);
         }
         if (got == -1) {
-            Py_CLEAR(bytes);
-            break;
+            PyObject *none = file_failed(kind);
+            if (none && filled) {
+                Py_DECREF(none);
+                _PyBytes_Resize(&bytes, filled);
+                return bytes;
+            }
+            Py_DECREF(bytes);
+            return none;
         }
         if (got <= 0) {
             _PyBytes_Resize(&bytes, filled);
@@ -164,7 +180,7 @@ io_file_read(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwna
         Py_DECREF(bytes);
         return got == EG_OS_NONBLOCKING
                    ? eg_patch_call_original(&io_file_read_patch, self, args, n, NULL)
-                   : NULL;
+                   : file_failed(kind);
     }
     if (got != size)
         _PyBytes_Resize(&bytes, got);
@@ -192,7 +208,7 @@ io_file_readinto(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
     PyBuffer_Release(&buffer);
     if (got == EG_OS_NONBLOCKING)
         return eg_patch_call_original(&io_file_readinto_patch, self, args, n, NULL);
-    return got < 0 ? NULL : PyLong_FromSsize_t(got);
+    return got < 0 ? file_failed(kind) : PyLong_FromSsize_t(got);
 }
 
 EG_PATCH(io_file_write, "_io.FileIO", "write", "os");
@@ -215,7 +231,7 @@ io_file_write(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
     PyBuffer_Release(&buffer);
     if (sent == EG_OS_NONBLOCKING)
         return eg_patch_call_original(&io_file_write_patch, self, args, n, NULL);
-    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    return sent < 0 ? file_failed(kind) : PyLong_FromSsize_t(sent);
 }
 
 EG_PATCH(io_file_close, "_io.FileIO", "close", "os");

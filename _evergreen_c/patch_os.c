@@ -78,9 +78,10 @@ eg_os_may_wait(void)
 }
 
 /* Park until it may be ready: 1; 0: its call does not wait: the program has made it non-blocking, or
- * has opened it for the other direction; -1: exception. */
+ * has opened it for the other direction; -1: exception, EAGAIN: in vain for as long as a socket's
+ * option says. *deadline: 0 before the first wait of a call. */
 static int
-fd_wait(int fd, int events)
+fd_wait(int fd, EgFdKind kind, int events, uint64_t *deadline)
 {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) {
@@ -89,16 +90,24 @@ fd_wait(int fd, int events)
     }
     if ((flags & O_NONBLOCK) || (flags & O_ACCMODE) == (events == EG_READ ? O_WRONLY : O_RDONLY))
         return 0;
+    if (!*deadline)
+        *deadline = kind == EG_FD_SOCKET ? eg_socket_limit(fd, events, false) : EG_FOREVER;
     EgTask *me = eg_wait_begin();
-    return me && eg_fd_wait(me, fd, events, EG_FOREVER, NULL) >= 0 ? 1 : -1;
+    int status = me ? eg_fd_wait(me, fd, events, *deadline, NULL) : -1;
+    if (status == 0) {
+        errno = EAGAIN;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return status > 0 ? 1 : -1;
 }
 
 /* The same, for a call that has not tried: 1: it is ready now. */
 static int
-fd_wait_until(int fd, int events)
+fd_wait_until(int fd, EgFdKind kind, int events)
 {
+    uint64_t deadline = 0;
     while (!fd_is_ready(fd, events)) {
-        int status = fd_wait(fd, events);
+        int status = fd_wait(fd, kind, events, &deadline);
         if (status <= 0)
             return status;
     }
@@ -190,6 +199,7 @@ fd_write(int fd, EgFdKind kind, const void *from, size_t size)
 ssize_t
 eg_os_read(int fd, EgFdKind kind, void *into, size_t size)
 {
+    uint64_t deadline = 0;
     if (kind == EG_FD_FILE)
         return eg_fs_read(fd, into, size, -1);
     for (;;) {
@@ -201,7 +211,7 @@ eg_os_read(int fd, EgFdKind kind, void *into, size_t size)
             status = PyErr_CheckSignals() < 0 ? -1 : 1;
         else if (code != EAGAIN)
             status = 0;
-        else if ((status = fd_wait(fd, EG_READ)) == 0)
+        else if ((status = fd_wait(fd, kind, EG_READ, &deadline)) == 0)
             return EG_OS_NONBLOCKING;
         if (status == 0) {
             errno = code;
@@ -216,6 +226,7 @@ ssize_t
 eg_os_write(int fd, EgFdKind kind, const void *from, size_t size)
 {
     size_t sent = 0;
+    uint64_t deadline = 0;
     if (kind == EG_FD_FILE)
         return eg_fs_write(fd, from, size, -1);
     do {
@@ -231,8 +242,12 @@ eg_os_write(int fd, EgFdKind kind, const void *from, size_t size)
             status = PyErr_CheckSignals() < 0 ? -1 : 1;
         else if (code != EAGAIN)
             status = 0;
-        else if ((status = fd_wait(fd, EG_WRITE)) == 0)
+        else if ((status = fd_wait(fd, kind, EG_WRITE, &deadline)) == 0)
             return sent ? (ssize_t)sent : EG_OS_NONBLOCKING;
+        else if (status < 0 && sent && eg_patch_errno() == EAGAIN) {
+            PyErr_Clear();
+            break;
+        }
         if (status == 0) {
             if (sent)
                 break; /* as the kernel: the error comes next time */
@@ -324,7 +339,7 @@ os_readv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
         kind = eg_os_kind(fd);
     if (kind == EG_FD_FILE)
         return eg_patch_offload("offload_file", &os_readv_patch, self, args, n, kwnames);
-    if (kind != EG_FD_NATIVE && (eg_os_turn() < 0 || fd_wait_until(fd, EG_READ) < 0))
+    if (kind != EG_FD_NATIVE && (eg_os_turn() < 0 || fd_wait_until(fd, kind, EG_READ) < 0))
         return NULL;
     return eg_patch_call_original(&os_readv_patch, self, args, n, kwnames);
 }
@@ -421,7 +436,7 @@ os_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         return eg_patch_offload("offload_file", &os_sendfile_patch, self, args, n, kwnames);
     if (kind != EG_FD_SOCKET && kind != EG_FD_PIPE)
         return eg_patch_call_original(&os_sendfile_patch, self, args, n, kwnames);
-    int status = eg_wait_check() < 0 ? -1 : fd_wait_until(fd, EG_WRITE);
+    int status = eg_wait_check() < 0 ? -1 : fd_wait_until(fd, kind, EG_WRITE);
     if (status < 0)
         return NULL;
     if (status > 0) {

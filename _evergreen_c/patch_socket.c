@@ -24,7 +24,7 @@
 #define SCRATCH 65536 /* bytes: what is received before a bytes object is made for it */
 #define BIG 16384     /* from here on a copy costs more than a bytes object made in vain */
 #define TURNS 64      /* operations that do not park before others get their turn */
-#define HINTS 4096    /* descriptors that have a byte of hints */
+#define HINTS 65536   /* descriptors that have a byte of hints */
 
 #ifdef AF_ALG
 #define IS_ALG(family) ((family) == AF_ALG) /* computes in the calls and cannot be polled */
@@ -151,7 +151,7 @@ eg_socket_set_timeout(PyObject *self, int64_t ns)
 
 /* ---- descriptors ---------------------------------------------------------------- */
 /* What is known of a descriptor's socket until it is closed. */
-enum { HINT_BIG = 1, HINT_BLOCKING = 2 };
+enum { HINT_BIG = 1, HINT_BLOCKING = 2, HINT_NO_LIMIT = 4, HINT_NO_MARK = 16 };
 static uint8_t socket_hints[HINTS];
 
 static inline bool
@@ -177,6 +177,36 @@ eg_socket_forget(int fd)
         socket_hints[fd] = 0;
     if (eg_state && eg_state->hubs)
         eg_fd_closing(fd);
+}
+
+uint64_t
+eg_socket_limit(int fd, int events, bool known)
+{
+    int option = events == EG_READ ? SO_RCVTIMEO : SO_SNDTIMEO, hint = HINT_NO_LIMIT * events;
+    struct timeval limit = {0, 0};
+    socklen_t size = sizeof limit;
+    if (known && hint_get(fd, hint))
+        return EG_FOREVER;
+    if (getsockopt(fd, SOL_SOCKET, option, &limit, &size) == 0 && (limit.tv_sec || limit.tv_usec))
+        return limit.tv_sec > 1000000000 ? EG_FOREVER
+                                         : eg_clock_in((uint64_t)limit.tv_sec * 1000000000
+                                                       + (uint64_t)limit.tv_usec * 1000);
+    hint_set(fd, hint, known);
+    return EG_FOREVER;
+}
+
+/* How many bytes a blocking read of a stream waits for, as the program has set it. */
+static size_t
+fd_low_mark(int fd)
+{
+    int mark = 1;
+    socklen_t size = sizeof mark;
+    if (EG_LIKELY(hint_get(fd, HINT_NO_MARK)))
+        return 1;
+    if (getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, &size) == 0 && mark > 1)
+        return (size_t)mark;
+    hint_set(fd, HINT_NO_MARK, true);
+    return 1;
 }
 
 /* A socket that nobody closed closes its descriptor here. */
@@ -219,6 +249,7 @@ typedef struct {
     int events;
     EgSocketView view; /* as it was when the operation began, but for the descriptor */
     uint64_t deadline; /* 0: not known before the first wait */
+    bool late;         /* it passed, and was that of SO_RCVTIMEO or SO_SNDTIMEO */
 } SocketCall;
 
 /* Others have run, and may have closed the socket. */
@@ -292,10 +323,10 @@ call_wait(SocketCall *call)
         }
         hint_set(fd, HINT_BLOCKING, true);
     }
-    if (!call->deadline)
-        call->deadline =
-            call->view.timeout < 0 ? EG_FOREVER : eg_clock_in((uint64_t)call->view.timeout);
     const void *owner = eg_socket_is_owned(call->self) ? call->self : NULL;
+    if (!call->deadline)
+        call->deadline = call->view.timeout < 0 ? eg_socket_limit(fd, call->events, true)
+                                                : eg_clock_in((uint64_t)call->view.timeout);
     EgTask *me = eg_wait_begin();
     if (!me)
         return -1;
@@ -309,9 +340,16 @@ static int
 call_wait_or_raise(SocketCall *call)
 {
     int status = call_wait(call);
-    if (status == 0)
+    if (status > 0)
+        return 0;
+    if (status == 0 && call->view.timeout >= 0)
         PyErr_SetString(PyExc_TimeoutError, "timed out");
-    return status > 0 ? 0 : -1;
+    else if (status == 0) {
+        call->late = true;
+        errno = EAGAIN;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return -1;
 }
 
 /* A system call has failed with errno: 0: try again; -1: exception. */
@@ -340,6 +378,7 @@ call_begin(SocketCall *call, PyObject *self, int events)
     call->self = self;
     call->events = events;
     call->deadline = 0;
+    call->late = false;
     return 1;
 }
 
@@ -417,28 +456,75 @@ call_wait_if_drained(SocketCall *call, bool all)
     return all && eg_fd_is_drained(call->view.fd) ? call_wait_or_raise(call) : 0;
 }
 
-/* Receive into memory that stays where it is. */
+/* How much is to be received at least, of so much: with MSG_WAITALL, or a mark of the program's. */
+static inline size_t
+call_least(const SocketCall *call, size_t room, int flags)
+{
+    if (call->view.type != SOCK_STREAM || flags & MSG_DONTWAIT)
+        return 1;
+    if (EG_UNLIKELY(flags & MSG_WAITALL) && call->view.timeout < 0)
+        return room;
+    size_t mark = fd_low_mark(call->view.fd);
+    return mark < room ? mark : room;
+}
+
+/* Whether no more will come. */
+static bool
+fd_has_ended(int fd)
+{
+    struct pollfd entry = {.fd = fd, .events = POLLRDHUP};
+    return poll(&entry, 1, 0) != 0;
+}
+
+/* Wait until there is so much to be received, or the end, and leave it there: TCP alone can say. 0: as
+ * much as there will be; -1: exception. */
+static int
+call_wait_for_least(SocketCall *call, char *into, size_t least, int flags)
+{
+    for (;;) {
+        ssize_t got = recv(call->view.fd, into, least, flags | MSG_PEEK | MSG_DONTWAIT);
+        if (got == 0 || got >= (ssize_t)least || (got > 0 && fd_has_ended(call->view.fd))
+            || (got < 0 && errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
+            return 0;
+        if (got > 0)
+            errno = EAGAIN;
+        if (call_retry(call) == 0)
+            continue;
+        if (!call->late || got <= 0)
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+}
+
+/* Receive into memory that stays where it is, so much at least. */
 static ssize_t
-call_receive(SocketCall *call, char *into, size_t room, int flags)
+call_receive(SocketCall *call, char *into, size_t room, int flags, size_t least)
 {
     size_t filled = 0;
-    bool whole = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && call->view.timeout < 0
-                 && call->view.type == SOCK_STREAM;
-    bool all = receives_all(&call->view, flags);
+    bool tcp = receives_all(&call->view, 0), all = receives_all(&call->view, flags);
     if (call_wait_if_drained(call, all) < 0)
         return -1;
+    if (EG_UNLIKELY(least > 1) && tcp && (call->view.timeout >= 0 || flags & MSG_PEEK)
+        && call_wait_for_least(call, into, least, flags) < 0)
+        return -1;
+    bool whole = least > 1 && !(flags & MSG_PEEK) && call->view.timeout < 0;
     for (;;) {
         ssize_t got = recv(call->view.fd, into + filled, room - filled, flags | MSG_DONTWAIT);
         if (got >= 0) {
             filled += (size_t)got;
             if (all && got > 0 && filled < room)
                 eg_fd_drained(call->view.fd);
-            if (!whole || got == 0 || filled >= room)
+            if (!whole || got == 0 || filled >= least)
                 return (ssize_t)filled;
         } else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK && filled)
             return (ssize_t)filled; /* as the kernel: the error comes next time */
-        else if (call_retry(call) < 0)
-            return -1;
+        else if (call_retry(call) < 0) {
+            if (!filled || !call->late)
+                return -1;
+            PyErr_Clear();
+            return (ssize_t)filled;
+        }
     }
 }
 
@@ -464,11 +550,14 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
         return eg_patch_call_original(&socket_recv_patch, self, args, n, NULL);
     bool stream = call.view.type == SOCK_STREAM && flags == 0;
     bool all = receives_all(&call.view, flags);
+    size_t least = call_least(&call, (size_t)size, flags);
     if (call_wait_if_drained(&call, all) < 0)
         return NULL;
     for (;;) {
         ssize_t got;
-        if (stream ? !hint_get(call.view.fd, HINT_BIG) : flags == 0 && size <= SCRATCH) {
+        if (EG_UNLIKELY(least > 1) ? false
+            : stream               ? !hint_get(call.view.fd, HINT_BIG)
+                                   : flags == 0 && size <= SCRATCH) {
             Py_ssize_t room = size < SCRATCH ? size : SCRATCH;
             got = recv(call.view.fd, scratch, (size_t)room, MSG_DONTWAIT);
             if (EG_LIKELY(got >= 0)) {
@@ -482,8 +571,8 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
             if (!bytes)
                 return NULL;
             char *into = PyBytes_AS_STRING(bytes);
-            if (flags & MSG_WAITALL) {
-                if ((got = call_receive(&call, into, (size_t)size, flags)) < 0) {
+            if (least > 1) {
+                if ((got = call_receive(&call, into, (size_t)size, flags, least)) < 0) {
                     Py_DECREF(bytes);
                     return NULL;
                 }
@@ -553,7 +642,8 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
     else if (call_never_waits(&call, flags))
         result = eg_patch_call_original(&socket_recv_into_patch, self, args, n, kwnames);
     else {
-        ssize_t got = call_receive(&call, buffer.buf, (size_t)size, flags);
+        size_t least = call_least(&call, (size_t)size, flags);
+        ssize_t got = call_receive(&call, buffer.buf, (size_t)size, flags, least);
         result = got < 0 ? NULL : PyLong_FromSsize_t(got);
     }
     PyBuffer_Release(&buffer);
@@ -565,7 +655,7 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
 static Py_ssize_t
 call_send(SocketCall *call, const char *from, Py_ssize_t size, int flags, bool all)
 {
-    Py_ssize_t sent = 0;
+    Py_ssize_t sent = 0, before = 0;
     /* The kernel takes all that a blocking stream is given, also without sendall(). */
     bool whole = all || (call->view.timeout < 0 && call->view.type == SOCK_STREAM);
     do {
@@ -575,8 +665,16 @@ call_send(SocketCall *call, const char *from, Py_ssize_t size, int flags, bool a
             sent += some;
         else if (!all && sent && errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)
             break; /* as the kernel: the error comes next time */
-        else if (call_retry(call) < 0)
-            return -1;
+        else if (call_retry(call) < 0) {
+            if (!call->late || sent == before)
+                return -1;
+            PyErr_Clear();
+            if (!all)
+                break;
+            before = sent; /* the limit is that of one send(2), which has sent some */
+            call->deadline = 0;
+            call->late = false;
+        }
     } while (sent < size && (whole || sent == 0));
     return sent;
 }
@@ -787,6 +885,10 @@ call_send_rest(SocketCall *call, PyObject *parts, PyObject *flags, PyObject *res
     if (sent < size)
         rest = call_send(call, PyBytes_AS_STRING(whole) + sent, size - sent, number, false);
     Py_DECREF(whole);
+    if (rest < 0 && call->late && sent) {
+        PyErr_Clear();
+        rest = 0;
+    }
     return rest < 0 ? NULL : PyLong_FromSsize_t(sent + rest);
 }
 
@@ -894,6 +996,16 @@ fd_listens(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
 }
 
+/* What accept() gave: it has its listener's options, and nobody may have told who had its number. */
+static void
+socket_is_new(PyObject *accepted)
+{
+    int fd;
+    if (PyTuple_Check(accepted) && PyTuple_GET_SIZE(accepted) > 0
+        && arg_int(PyTuple_GET_ITEM(accepted, 0), &fd) && (unsigned)fd < HINTS)
+        socket_hints[fd] = 0;
+}
+
 EG_PATCH(socket_accept, "_socket.socket", "_accept", "socket");
 
 static PyObject *
@@ -912,6 +1024,8 @@ socket_accept(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwn
          * still another process may be faster. */
         if (fd_is_ready(call.view.fd, EG_READ) || !fd_listens(call.view.fd)) {
             PyObject *result = call_original_nonblocking(&call, &socket_accept_patch, args, n);
+            if (result)
+                socket_is_new(result);
             if (result || !PyErr_ExceptionMatches(PyExc_BlockingIOError))
                 return result;
             PyErr_Clear();
@@ -980,8 +1094,8 @@ call_connect(SocketCall *call, const EgPatch *patch, PyObject *address, bool *in
         if (status < 0)
             return -1;
         if (!status) {
-            *in_time = false;
-            return EWOULDBLOCK;
+            *in_time = call->view.timeout < 0;
+            return *in_time ? EINPROGRESS : EWOULDBLOCK;
         }
     } while ((code = fd_connected(call->view.fd)) == EINPROGRESS);
     return fd_conclude(&call->view, code);
@@ -1075,6 +1189,20 @@ socket_close_fd(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
     if (n == 1 && !kwnames && PyLong_Check(args[0]) && arg_int(args[0], &fd))
         eg_socket_forget(fd);
     return eg_patch_call_original(&socket_close_fd_patch, self, args, n, kwnames);
+}
+
+/* ---- options: some that a wait goes by ----------------------------------------------------------- */
+EG_PATCH(socket_setsockopt, "_socket.socket", "setsockopt", "socket");
+
+static PyObject *
+socket_setsockopt(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    EgSocketView view;
+    if (eg_socket_look(self, &view))
+        hint_set(view.fd, HINT_NO_LIMIT * (EG_READ | EG_WRITE) | HINT_NO_MARK, false);
+    else
+        PyErr_Clear(); /* then nobody waits for it either */
+    return eg_patch_call_original(&socket_setsockopt_patch, self, args, n, kwnames);
 }
 
 /* ---- names --------------------------------------------------------------------------------------- */
@@ -1237,26 +1365,12 @@ socket_bind(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
 }
 
 /* ---- the table ------------------------------------------------------------------------------------ */
-EgPatch *const eg_patch_socket[] = {&socket_accept_patch,
-                                    &socket_connect_patch,
-                                    &socket_connect_ex_patch,
-                                    &socket_bind_patch,
-                                    &socket_recv_patch,
-                                    &socket_recv_into_patch,
-                                    &socket_recvfrom_patch,
-                                    &socket_recvfrom_into_patch,
-                                    &socket_recvmsg_patch,
-                                    &socket_recvmsg_into_patch,
-                                    &socket_send_patch,
-                                    &socket_sendall_patch,
-                                    &socket_sendto_patch,
-                                    &socket_sendmsg_patch,
-                                    &socket_close_patch,
-                                    &socket_detach_patch,
-                                    &socket_close_fd_patch,
-                                    &socket_getaddrinfo_patch,
-                                    &socket_gethostbyname_patch,
-                                    &socket_gethostbyname_ex_patch,
-                                    &socket_gethostbyaddr_patch,
-                                    &socket_getnameinfo_patch,
-                                    NULL};
+EgPatch *const eg_patch_socket[] = {
+    &socket_accept_patch,        &socket_connect_patch,       &socket_connect_ex_patch,
+    &socket_bind_patch,          &socket_recv_patch,          &socket_recv_into_patch,
+    &socket_recvfrom_patch,      &socket_recvfrom_into_patch, &socket_recvmsg_patch,
+    &socket_recvmsg_into_patch,  &socket_send_patch,          &socket_sendall_patch,
+    &socket_sendto_patch,        &socket_sendmsg_patch,       &socket_setsockopt_patch,
+    &socket_close_patch,         &socket_detach_patch,        &socket_close_fd_patch,
+    &socket_getaddrinfo_patch,   &socket_gethostbyname_patch, &socket_gethostbyname_ex_patch,
+    &socket_gethostbyaddr_patch, &socket_getnameinfo_patch,   NULL};

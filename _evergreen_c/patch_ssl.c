@@ -106,7 +106,10 @@ ssl_wait(SslCall *call, int events, uint64_t deadline)
     const void *owner = eg_socket_is_owned(call->socket) ? call->socket : NULL;
     EgTask *me = eg_wait_begin();
     int status = me ? eg_fd_wait(me, call->view.fd, events, deadline, owner) : -1;
-    if (status == 0)
+    if (status == 0 && call->view.timeout < 0) /* as from a socket that says EAGAIN */
+        PyErr_SetString(events == EG_READ ? ssl_want_read : ssl_want_write,
+                        "The operation did not complete");
+    else if (status == 0)
         PyErr_SetString(PyExc_TimeoutError, call->late);
     if (status <= 0)
         return -1;
@@ -127,6 +130,8 @@ ssl_run(SslCall *call, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
         int events = result ? 0 : ssl_wants();
         if (result || !events)
             return result;
+        if (deadline == EG_FOREVER)
+            deadline = eg_socket_limit(call->view.fd, events, true);
         if (ssl_wait(call, events, deadline) < 0)
             return NULL;
     }

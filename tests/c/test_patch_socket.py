@@ -2,11 +2,16 @@
 
 import _socket
 import array
+import ctypes
 import errno
 import fcntl
 import gc
+import io
 import os
 import socket
+import struct
+import sys
+import termios
 import threading
 import time
 import tracemalloc
@@ -115,7 +120,7 @@ def test_each_recv_has_the_whole_timeout(pair):
     a.settimeout(30)
     for _ in range(3):
         task = parked(a.recv, 10)
-        assert 29 < task.waiting[2] - evergreen.current.loop.time() <= 30
+        assert 29 < task.waiting[2] - evergreen.current.loop.time() <= 30.001  # a whole millisecond
         b.send(b"x")
         assert task.result() == b"x"
 
@@ -1066,3 +1071,166 @@ def test_a_hundred_conversations_with_a_native_server_at_once(patched):
         task.result()
     thread.join()
     server.close()
+
+
+# ---- SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT ----------------------------------------------------------
+
+
+LIMIT = struct.pack("ll", 0, 20_000)
+
+
+def limit(sock, *, by_c=False):
+    libc = ctypes.CDLL(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        if by_c:
+            assert libc.setsockopt(sock.fileno(), socket.SOL_SOCKET, option, LIMIT, len(LIMIT)) == 0
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, option, LIMIT)
+
+
+def limited_pair(**options):
+    a, b = socket.socketpair()
+    limit(a, **options)
+    return a, b
+
+
+def send_file(sock):
+    with open(sys.executable, "rb") as file:
+        while True:
+            os.sendfile(sock.fileno(), file.fileno(), 0, 10_000_000)
+
+
+def some_then(call, *args):
+    def run(a, b):
+        b.send(b"123")
+        return call(a, *args)
+
+    return run
+
+
+FULL = bytes(5_000_000)
+LIMITED = {
+    "recv": lambda a, b: a.recv(1),
+    "recv_into": lambda a, b: a.recv_into(bytearray(1)),
+    "recvfrom": lambda a, b: a.recvfrom(1),
+    "recvfrom_into": lambda a, b: a.recvfrom_into(bytearray(1)),
+    "recvmsg": lambda a, b: a.recvmsg(1),
+    "recvmsg_into": lambda a, b: a.recvmsg_into([bytearray(1)]),
+    "recv all": some_then(lambda a: a.recv(10, socket.MSG_WAITALL)),
+    "recv_into all": some_then(lambda a: a.recv_into(bytearray(10), 10, socket.MSG_WAITALL)),
+    "recvmsg all": some_then(lambda a: a.recvmsg(10, 0, socket.MSG_WAITALL)),
+    "send": lambda a, b: a.send(FULL) > 0 and a.send(FULL),
+    "sendall": lambda a, b: a.sendall(FULL),
+    "sendmsg": lambda a, b: a.sendmsg([FULL]) > 0 and a.sendmsg([FULL]),
+    "os.read": lambda a, b: os.read(a.fileno(), 1),
+    "os.readv": lambda a, b: os.readv(a.fileno(), [bytearray(1)]),
+    "os.write": lambda a, b: os.write(a.fileno(), FULL) > 0 and os.write(a.fileno(), FULL),
+    "os.writev": lambda a, b: os.writev(a.fileno(), [FULL]) > 0 and os.writev(a.fileno(), [FULL]),
+    "os.sendfile": lambda a, b: send_file(a),
+    "FileIO.read": lambda a, b: io.FileIO(a.fileno(), "r", closefd=False).read(1),
+    "FileIO.readall": some_then(lambda a: io.FileIO(a.fileno(), "r", closefd=False).readall()),
+    "makefile": lambda a, b: a.makefile("rb").read(1),
+    "low mark": some_then(lambda a: (a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5), a.recv(9))[1]),
+    "low mark that is met": some_then(
+        lambda a: (a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 3), a.recv(9))[1]
+    ),
+}
+
+
+def outcome(call, *args):
+    before = time.monotonic()
+    try:
+        result = call(*args)
+    except OSError as exc:
+        result = type(exc), exc.errno
+    return result, time.monotonic() - before >= 0.02
+
+
+@pytest.mark.parametrize("by_c", [False, True])
+@pytest.mark.parametrize("call", LIMITED.values(), ids=LIMITED)
+def test_a_sockets_own_limits_end_a_wait_as_the_kernel_does(hub, call, by_c):
+    pairs = [limited_pair(by_c=by_c) for _ in range(2)]
+    with patcher.patched(socket=True, os=True):
+        waiting = spawn(evergreen.sleep, 60)
+        expected = in_thread(outcome, call, *pairs[0])
+        assert spawn(outcome, call, *pairs[1]).result(10) == expected
+        waiting.kill()
+    for sock in (*pairs[0], *pairs[1]):
+        sock.close()
+
+
+def test_accept_and_what_it_accepts_have_their_listeners_limits(listener):
+    limit(listener)
+    assert spawn(outcome, listener.accept).result(10) == ((BlockingIOError, errno.EAGAIN), True)
+    with socket.create_connection(listener.getsockname()):
+        accepted = listener.accept()[0]
+        assert spawn(outcome, accepted.recv, 1).result(10) == ((BlockingIOError, errno.EAGAIN), True)
+        accepted.close()
+
+
+def test_a_limit_that_is_set_or_taken_away_after_a_wait_counts(pair):
+    a, b = pair
+    task = parked(a.recv, 1)
+    b.send(b"x")
+    task.join()
+    limit(a)
+    assert spawn(outcome, a.recv, 1).result(10) == ((BlockingIOError, errno.EAGAIN), True)
+    a.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        a.recv(1)
+    a.settimeout(None)
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes(16))
+    task = parked(a.recv, 1)
+    evergreen.sleep(0.03)
+    b.send(b"x")
+    assert task.result(10) == b"x"
+
+
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_a_low_mark_of_tcp_is_waited_for(listener, timeout):
+    client = socket.create_connection(listener.getsockname())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4)
+    server = listener.accept()[0]
+    with client, server:
+        server.settimeout(timeout)
+        for receive in (lambda: server.recv(9), lambda: bytes(9)[: server.recv_into(bytearray(9))]):
+            task = parked(receive)
+            client.send(b"123")
+            wait_for_bytes(server, 3)
+            settle()
+            assert task.is_alive()
+            client.send(b"4567")
+            assert 4 <= len(task.result(10)) <= 7
+            while wait_for_bytes(server, 0):
+                server.recv(1)
+        task = parked(server.recv, 9)
+        client.send(b"12")
+        client.close()
+        assert task.result(10) == b"12"
+
+
+def wait_for_bytes(sock, n):
+    """Return when so many bytes wait in the kernel; how many there are."""
+    there = array.array("i", [0])
+    while True:
+        fcntl.ioctl(sock, termios.FIONREAD, there)
+        if there[0] >= n:
+            return there[0]
+
+
+def test_peeking_for_all_waits_for_all_of_tcp(listener):
+    client = socket.create_connection(listener.getsockname())
+    server = listener.accept()[0]
+    with client, server:
+        task = parked(server.recv, 5, socket.MSG_PEEK | socket.MSG_WAITALL)
+        client.send(b"123")
+        wait_for_bytes(server, 3)
+        settle()
+        assert task.is_alive()
+        client.send(b"456")
+        assert task.result(10) == b"12345"
+        assert server.recv(9) == b"123456"
+        task = parked(server.recv_into, bytearray(5), 5, socket.MSG_PEEK | socket.MSG_WAITALL)
+        client.send(b"12")
+        client.close()
+        assert task.result(10) == 2
