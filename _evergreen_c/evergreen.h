@@ -50,6 +50,10 @@ typedef struct EgLater EgLater;
 #define EG_LIKELY(x) __builtin_expect(!!(x), 1)
 #define EG_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* A call less is a frame less to copy when greenlets switch. */
+#define EG_INLINE inline __attribute__((always_inline))
+#define EG_COLD __attribute__((noinline, cold))
+
 /* ---- module.c: the module and what its files share --------------------- */
 struct EgState {
     PyTypeObject *loop_type; /* strong, as all of these */
@@ -383,6 +387,10 @@ int eg_park_switch_away(EgHub *hub, EgTask *me); /* until someone makes me ready
 int eg_park_hub_create(EgHub *hub);
 void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
 void eg_park_hub_end(EgHub *hub);
+PyObject *eg_park_parent_greenlet(PyObject *greenlet); /* borrowed; NULL: it has none */
+int eg_park_end_foreign(EgHub *hub);             /* raise GreenletExit in those that are parked */
+void eg_park_drop_foreign(EgHub *hub);           /* those that are parked never go on */
+void eg_park_raise(EgTask *task, PyObject *exc); /* where it switched away by hand */
 
 /* ---- arena.c: memory that CPython gives back and soon wants again --------- */
 void eg_arena_setup(void);
@@ -480,7 +488,7 @@ struct EgTask {
     EgLater *coming;                  /* what *thrown* comes from, if from one of these */
     const PyObject *killed_by;        /* the kill that it met last; only ever compared */
     PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
-    EgTask *group_prev, *group_next;
+    EgTask *group_prev, *group_next;  /* EG_FOREIGN: among those that are parked */
     PyObject *dict, *weakrefs;
     EgKept kept;           /* while it does not run and patched threads are on */
     PyObject *tstate_lock; /* strong; NULL: none: released when it ends, as a thread's is */
@@ -584,22 +592,25 @@ typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from 
 struct EgHub {
     PyObject_HEAD
     EgRing ready;
-    EgRing due;         /* what the timers made ready while others were */
-    EgRing inbox;       /* pushed by other threads */
-    EgTask *current;    /* borrowed; NULL while the hub's greenlet runs */
-    EgNode *handoff;    /* what the greenlet that is switched to has to run */
-    uint64_t slice_end; /* in clock ticks: when to look at the loop with the ring busy */
-    int budget;         /* switches until then */
-    int forbidden;      /* > 0: Python runs where nothing may block */
-    bool due_turn;      /* the last entry was from there */
-    bool sleeping;      /* inside a poll that may sleep: wakers send uv_async */
-    bool embedded;      /* fileno() was asked for: they always do */
-    bool running;       /* inside run() */
+    EgRing due;          /* what the timers made ready while others were */
+    EgRing inbox;        /* pushed by other threads */
+    EgTask *current;     /* borrowed; NULL while the hub's greenlet runs */
+    EgNode *handoff;     /* what the greenlet that is switched to has to run; it makes this NULL */
+    PyObject *ending;    /* borrowed: the greenlet that is switched to for it to end; or NULL */
+    PyObject *finishing; /* borrowed: the worker that lets go of a task that has ended; or NULL */
+    uint64_t slice_end;  /* in clock ticks: when to look at the loop with the ring busy */
+    int budget;          /* switches until then */
+    int forbidden;       /* > 0: Python runs where nothing may block */
+    bool due_turn;       /* the last entry was from there */
+    bool sleeping;       /* inside a poll that may sleep: wakers send uv_async */
+    bool embedded;       /* fileno() was asked for: they always do */
+    bool running;        /* inside run() */
     bool stopping;
     bool forever;
     bool destroyed;
     bool ended;      /* run() came to its end; the next one starts anew */
     EgNode deadlock; /* on the ring while a Deadlock is on its way */
+    EgNode astray;   /* on the ring while tasks are to end that wait for nothing of ours */
     bool deadlocked;
     bool orphan; /* after fork() in a task: the process ends with that task */
     unsigned long thread;
@@ -608,12 +619,12 @@ struct EgHub {
     EgNode trim_node;
     uint64_t ticks0, now0, slice_ticks; /* calibration of the tick counter */
     EgTask *main;                       /* strong */
-    EgTask *foreign;    /* borrowed: the EG_FOREIGN task that parked last, or NULL */
+    EgTask *foreign;    /* borrowed: the EG_FOREIGN tasks that are parked, the last one first */
     EgTask *tasks;      /* live tasks, borrowed: each holds itself by one reference */
     Py_ssize_t ntasks;  /* started and not ended, without main and foreign ones */
     Py_ssize_t pins;    /* work outside that will wake a task here */
     unsigned forks;     /* how often fork() has dropped them */
-    PyObject *greenlet; /* strong: the hub's own, NULL until first needed */
+    PyObject *greenlet; /* strong: the hub's own */
     PyObject **idle;    /* strong: worker greenlets without a task */
     int nidle, idle_size;
     bool trim_wanted;
@@ -622,6 +633,7 @@ struct EgHub {
     EgPoller *poller;
     EgMailbox *mailbox;    /* of work in native threads; NULL: there was none yet */
     EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
+    EgTask *local_owner;   /* borrowed: the task whose data the thread has then; NULL: none's */
     EgTask *asyncio_owner; /* borrowed: whose asyncio data the thread has; NULL: the hub's */
     PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
     EgSignals *signals;    /* in the main thread; else NULL */
@@ -1149,6 +1161,7 @@ PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
 void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
 void eg_asyncio_end(EgTask *me);
+void eg_asyncio_refresh(void);     /* a thread's dictionary is gone */
 void eg_asyncio_adopt(EgHub *hub); /* the loop that runs already, in the task that runs */
 PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
 PyObject *eg_asyncio_adopt_method(PyObject *module, PyObject *unused);

@@ -42,6 +42,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
         if (task != me)
             fork_drop_task(task);
     }
+    eg_park_drop_foreign(hub);
     hub->tasks = NULL;
     hub->ntasks = 0;
     if (me && me->role == EG_TASK) {
@@ -99,8 +100,7 @@ fork_drop_hub(EgHub *hub)
     for (EgTask *task = hub->tasks; task; task = task->next)
         eg_wait_drop(task);
     eg_wait_drop(hub->main);
-    if (hub->foreign)
-        eg_wait_drop(hub->foreign);
+    eg_park_drop_foreign(hub);
 }
 
 /* after_fork_in_child(keep_tasks) */

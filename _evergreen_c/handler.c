@@ -98,7 +98,7 @@ void
 eg_handler_schedule(PyObject *op)
 {
     EgHandler *self = (EgHandler *)op;
-    if (self->queued || self->cancelled || !self->callback)
+    if (self->queued || self->cancelled || !self->callback || self->hub->destroyed)
         return;
     self->queued = true;
     Py_INCREF(self); /* given back by handler_run() */
@@ -328,12 +328,18 @@ PyDoc_STRVAR(watcher_schedule_doc,
 "schedule($self, /)\n"
 "--\n"
 "\n"
-"Have the callback run once more, from its loop; from any thread.");
+"Have the callback run once more, from its loop; from any thread.\n"
+"\n"
+"Raise RuntimeError if the loop was destroyed.");
 
 static PyObject *
 watcher_schedule(PyObject *op, PyObject *unused)
 {
     (void)unused;
+    if (((EgHandler *)op)->hub->destroyed) {
+        PyErr_SetString(PyExc_RuntimeError, "the event loop was destroyed");
+        return NULL;
+    }
     eg_handler_schedule(op);
     Py_RETURN_NONE;
 }

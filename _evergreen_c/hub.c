@@ -113,7 +113,7 @@ eg_hub_ports_left(EgHub *hub)
 void
 eg_hub_wake(EgHub *hub)
 {
-    if (hub != eg_hub_here && (hub->sleeping || hub->embedded))
+    if (hub != eg_hub_here && hub->port && (hub->sleeping || hub->embedded))
         uv_async_send(&hub->port->bell);
 }
 
@@ -317,13 +317,23 @@ eg_hub_busy(EgHub *hub)
     return hub->timers.armed || hub->pins || eg_fd_active(hub) || hub_uv_active(hub);
 }
 
+/* Main, unless it is beneath a greenlet that somebody else made, or switched away by hand. */
+static EgTask *
+hub_victim(EgHub *hub)
+{
+    EgTask *top = eg_interrupt_top(hub), *victim = top ? top : hub->main;
+    if (victim->state != EG_PARKED)
+        victim = hub->foreign ? hub->foreign : hub->tasks;
+    while (victim && victim->state != EG_PARKED)
+        victim = victim->next;
+    return victim ? victim : hub->main;
+}
+
 static void
 hub_deadlock(EgNode *node)
 {
     EgHub *hub = EG_OWNER(node, EgHub, deadlock);
-    EgTask *top = eg_interrupt_top(hub), *victim = top ? top : hub->main;
-    if (victim->state != EG_PARKED) /* it is beneath a greenlet that somebody else made */
-        victim = hub->foreign ? hub->foreign : hub->tasks ? hub->tasks : victim;
+    EgTask *victim = hub_victim(hub);
     PyObject *args[] = {(PyObject *)hub};
     hub->forbidden++;
     PyObject *exc = eg_policy_call("deadlock", args, 1); /* None: a signal may still come */
@@ -331,8 +341,11 @@ hub_deadlock(EgNode *node)
     if (!exc)
         eg_hub_report(hub, "Exception while reporting a deadlock", NULL);
     else if (exc != Py_None) {
-        eg_wait_throw(victim, exc);
         hub->deadlocked = false;
+        if (victim->state == EG_PARKED)
+            eg_wait_throw(victim, exc);
+        else
+            eg_park_raise(victim, exc);
     }
     Py_XDECREF(exc);
 }
@@ -378,16 +391,14 @@ eg_hub_next(EgHub *hub, uint64_t ticks)
 }
 
 /* ---- who runs ---------------------------------------------------------------------- */
-EgTask *
-eg_hub_task(EgHub *hub)
+/* The greenlet that runs is not that of the task that the scheduler let run: somebody switched by
+ * hand, or it is a greenlet that somebody else made, or the one beneath such a one that has ended. */
+static EG_COLD EgTask *
+hub_find_task(EgHub *hub, PyObject *greenlet)
 {
-    PyObject *greenlet = eg_park_current_greenlet();
     EgTask *task = hub->current;
-    if (EG_LIKELY(task && task->greenlet == greenlet))
-        return task;
     if (greenlet == hub->greenlet || !greenlet)
         return NULL;
-    /* A greenlet that somebody else made, or the one beneath such a one that has ended. */
     while (task && task->role == EG_FOREIGN && task->greenlet != greenlet)
         task = task->beneath;
     if ((!task || task->greenlet != greenlet) && (task = eg_interrupt_top(hub))
@@ -397,9 +408,15 @@ eg_hub_task(EgHub *hub)
         task = hub->main->greenlet == greenlet ? hub->main : hub->tasks;
     while (task && task->greenlet != greenlet)
         task = task->next;
+    if (task && task->state != EG_RUNNING)
+        return NULL; /* a trace function of greenlet's: the task is about to go on */
     if (task) {
-        task->state = EG_RUNNING;
-        return hub->current = task;
+        hub->current = task;
+        if (eg_thread_follows)
+            eg_thread_enter(eg_task_owner(task));
+        if (EG_UNLIKELY(eg_asyncio_used))
+            eg_asyncio_enter(hub, eg_task_owner(task));
+        return task;
     }
     for (int i = 0; i < hub->nidle; i++)
         if (hub->idle[i] == greenlet)
@@ -407,6 +424,14 @@ eg_hub_task(EgHub *hub)
     if (!hub->current) /* a worker between two tasks */
         return NULL;
     return hub->current = eg_task_for(hub, EG_FOREIGN, greenlet);
+}
+
+EgTask *
+eg_hub_task(EgHub *hub)
+{
+    PyObject *greenlet = eg_park_current_greenlet();
+    EgTask *task = hub->current;
+    return EG_LIKELY(task && task->greenlet == greenlet) ? task : hub_find_task(hub, greenlet);
 }
 
 EgHub *
@@ -498,11 +523,29 @@ hub_on_trim(EgTimer *timer)
 }
 
 /* ---- making and ending ------------------------------------------------------------------ */
+/* End the tasks that switched away by hand, and to which nobody has switched back. */
+static void
+hub_end_astray(EgNode *node)
+{
+    EgHub *hub = EG_OWNER(node, EgHub, astray);
+    for (EgTask *task = hub->tasks; task; task = task->next)
+        if (task->state == EG_RUNNING) {
+            PyObject *exc = PyObject_CallNoArgs(eg_state->task_exit);
+            if (exc)
+                eg_park_raise(task, exc);
+            else
+                PyErr_WriteUnraisable((PyObject *)task);
+            Py_XDECREF(exc);
+            return; /* one a turn: the list has changed */
+        }
+}
+
 void
 eg_hub_prepare(EgHub *hub)
 {
     hub->budget = TURNS;
     hub->deadlock.run = hub_deadlock;
+    hub->astray.run = hub_end_astray;
     hub->trim.fire = hub_on_trim;
     hub->trim.background = true;
     hub->trim_node.run = hub_trim;
@@ -541,6 +584,8 @@ eg_hub_new(PyTypeObject *type)
     }
     return hub;
 fail:
+    hub->destroyed = true;
+    eg_park_hub_end(hub);
     hub_close_port(hub);
     Py_DECREF(hub);
     return NULL;
@@ -550,7 +595,7 @@ fail:
 static int
 hub_end_tasks(EgHub *hub)
 {
-    for (int turn = 0; turn < 100 && (hub->ntasks || eg_hub_ready(hub)); turn++) {
+    for (int turn = 0; turn < 100 && (hub->ntasks || hub->foreign || eg_hub_ready(hub)); turn++) {
         if (turn % 10 == 0) {
             PyObject *exc = PyObject_CallNoArgs(eg_state->task_exit);
             if (!exc)
@@ -559,11 +604,15 @@ hub_end_tasks(EgHub *hub)
                 next = task->next;
                 if (task->role == EG_TASK && task->state == EG_STARTED)
                     eg_task_end_unrun(task, exc);
-                else if (task->role == EG_TASK)
+                else
                     eg_wait_throw(task, exc);
             }
             Py_DECREF(exc);
+            if (eg_park_end_foreign(hub) < 0)
+                return -1;
         }
+        if (turn % 10 > 5)
+            eg_ring_push(&hub->ready, &hub->astray);
         EgTask *me = eg_wait_begin();
         if (!me || eg_wait_yield(me) < 0)
             return -1;
@@ -583,7 +632,7 @@ hub_drop_callbacks(EgHub *hub)
     eg_timers_fire(&hub->timers, EG_FOREVER);
     eg_ring_append(&hub->ready, &hub->inbox);
     while ((node = hub_pop(hub)))
-        if (node->run && node != &hub->trim_node && node != &hub->deadlock)
+        if (node->run && node != &hub->trim_node && node != &hub->deadlock && node != &hub->astray)
             node->run(node);
     hub->forbidden--;
 }
@@ -596,7 +645,8 @@ eg_hub_destroy(EgHub *hub)
     PyErr_Fetch(&type, &value, &traceback); /* all of it is done all the same */
     hub->destroyed = true;
     for (EgTask *task = hub->tasks; task; task = task->next)
-        eg_wait_drop(task); /* what would not end, or is in somebody else's greenlet */
+        eg_wait_drop(task); /* what would not end */
+    eg_park_drop_foreign(hub);
     eg_park_hub_end(hub);
     eg_work_close(hub);
     eg_wires_close(hub);

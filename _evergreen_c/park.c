@@ -9,9 +9,12 @@
  *     the hub's own: it starts workers, from a stack base that is fixed and shallow, and
  *     it runs callbacks
  *
- * hub->handoff says what the greenlet that is switched to has to do, and whoever resumes
- * finds its own node there.  PyGreenlet_Switch() is called in park_switch() and nowhere
- * else.
+ * hub->handoff says what the greenlet that is switched to has to do; it takes it from there.
+ * Switches of ours are made in park_switch() and nowhere else.
+ *
+ * Programs switch greenlets by hand, too, and a greenlet that ends goes on in its parent, so
+ * control may come to a parked greenlet with nothing for it in hub->handoff.  Then it stays
+ * parked and sends control back: park_refuse().
  */
 #include "evergreen.h"
 
@@ -22,6 +25,7 @@
 #define FEW 64
 
 static void **greenlet_api;
+static EgNode park_end; /* in hub->handoff: the greenlet that is switched to has to end */
 
 int
 eg_park_import(void)
@@ -64,16 +68,43 @@ greenlet_new(PyObject *run, PyObject *parent)
                             greenlet_api[PyGreenlet_New_NUM])(run, (PyGreenlet *)parent);
 }
 
-/* ---- the one switch -------------------------------------------------------- */
-/* Go to *greenlet* with *node* as its errand. No reference is held on it meanwhile: whoever
- * owns it may end it before this stack goes on, and a reference here would make every worker
- * look as if somebody had kept it. greenlet does not look at it again (but in assertions).
- * 0 when somebody comes back here in the scheduler's way; -1 with an exception when thrown at by greenlet.throw(). */
-static int
-park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
+static PyGreenlet *
+greenlet_parent(PyObject *greenlet) /* new; NULL: it is a thread's first one */
 {
-    hub->handoff = node;
-    hub->switches++;
+    return ((PyGreenlet * (*)(PyGreenlet *))
+                greenlet_api[PyGreenlet_GET_PARENT_NUM])((PyGreenlet *)greenlet);
+}
+
+PyObject *
+eg_park_parent_greenlet(PyObject *greenlet)
+{
+    PyGreenlet *parent = greenlet_parent(greenlet);
+    Py_XDECREF(parent); /* greenlet holds it */
+    return (PyObject *)parent;
+}
+
+/* Programs may have given it another parent. */
+static void
+greenlet_restore_parent(PyObject *greenlet, PyObject *parent)
+{
+    PyGreenlet *now = greenlet_parent(greenlet);
+    Py_XDECREF(now); /* compared only */
+    if ((PyObject *)now != parent
+        && ((int (*)(PyGreenlet *, PyGreenlet *))greenlet_api[PyGreenlet_SetParent_NUM])(
+               (PyGreenlet *)greenlet, (PyGreenlet *)parent)
+               < 0)
+        PyErr_WriteUnraisable(greenlet);
+}
+
+static bool
+greenlet_active(PyObject *greenlet) /* begun, and not ended */
+{
+    return ((int (*)(PyGreenlet *))greenlet_api[PyGreenlet_ACTIVE_NUM])((PyGreenlet *)greenlet);
+}
+
+static EG_INLINE int
+greenlet_switch(PyObject *greenlet)
+{
     PyObject *result = ((PyObject * (*)(PyGreenlet *, PyObject *, PyObject *))
                             greenlet_api[PyGreenlet_Switch_NUM])((PyGreenlet *)greenlet,
                                                                  eg_state->empty_tuple, NULL);
@@ -81,6 +112,52 @@ park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
         return -1;
     Py_DECREF(result);
     return 0;
+}
+
+static int
+greenlet_throw(PyObject *greenlet, PyObject *type, PyObject *value)
+{
+    PyObject *result =
+        ((PyObject * (*)(PyGreenlet *, PyObject *, PyObject *, PyObject *))
+             greenlet_api[PyGreenlet_Throw_NUM])((PyGreenlet *)greenlet, type, value, NULL);
+    if (!result)
+        return -1;
+    Py_DECREF(result);
+    return 0;
+}
+
+/* ---- the one switch -------------------------------------------------------- */
+/* Something came between a switch of ours and the greenlet that it was for: the node has its turn
+ * again. */
+static EG_COLD void
+park_reclaim(EgHub *hub)
+{
+    EgNode *node = hub->handoff;
+    hub->handoff = NULL;
+    if (node == &park_end)
+        return;
+    if (!node->run) {
+        EgTask *task = EG_OWNER(node, EgTask, ready);
+        if (task->queued)
+            return;
+        task->queued = true;
+    }
+    eg_ring_push(&hub->ready, node);
+}
+
+/* Go to *greenlet* with *node* as its errand. No reference is held on it meanwhile: whoever
+ * owns it may end it before this stack goes on, and a reference here would make every worker
+ * look as if somebody had kept it. greenlet does not look at it again (but in assertions).
+ * 0 when somebody comes back here by a switch; -1 with an exception when thrown at. Either may be
+ * the program's doing: only hub->handoff says that it is this greenlet's turn. */
+static EG_INLINE int
+park_switch(EgHub *hub, PyObject *greenlet, EgNode *node)
+{
+    if (EG_UNLIKELY(hub->handoff != NULL))
+        park_reclaim(hub);
+    hub->handoff = node;
+    hub->switches++;
+    return greenlet_switch(greenlet);
 }
 
 /* Whether it needs a worker. */
@@ -107,73 +184,189 @@ park_target(EgHub *hub, EgNode *node)
     return hub->greenlet;
 }
 
-/* Somebody switched to, or threw into, a parked greenlet behind the scheduler's back. One who
- * switched is told that this is wrong, where it did so, and the greenlet stays parked. One who
- * threw goes on when its turn comes. 0: made ready after all; -1: exception. */
-static int
-park_intruded(EgHub *hub, EgTask *me, int status)
+/* ---- switches that are not ours ------------------------------------------------ */
+/* From which greenlet control came to *here*, a parked one; borrowed, NULL: it cannot be told, or
+ * has ended. */
+static PyObject *
+park_intruder(EgHub *hub, PyObject *here)
 {
-    while (status == 0 && hub->handoff != &me->ready) {
-        EgTask *by = hub->current;
-        PyObject *greenlet = by && by != me ? by->greenlet : hub->greenlet;
-        PyObject *result = ((PyObject * (*)(PyGreenlet *, PyObject *, PyObject *, PyObject *))
-                                greenlet_api[PyGreenlet_Throw_NUM])(
-            (PyGreenlet *)greenlet, PyExc_RuntimeError, eg_state->str_intruder, NULL);
-        status = result ? 0 : -1;
-        Py_XDECREF(result);
+    PyObject *found = NULL;
+    EgNode *node = hub->handoff;
+    EgTask *task = hub->current;
+    if (node && node != &park_end) { /* the last switch of ours led there */
+        if (!node->run)
+            found = EG_OWNER(node, EgTask, ready)->greenlet;
+        if (eg_interrupt_is(node))
+            found = eg_interrupt_target(hub);
+        if (!found)
+            found = hub->greenlet;
+    } else if (!task)
+        found = hub->finishing ? hub->finishing : hub->greenlet;
+    else {
+        /* One of others that ended, or never met the hub: whoever ran before it. */
+        while (task->role == EG_FOREIGN && task->beneath
+               && !(task->greenlet && greenlet_active(task->greenlet)))
+            task = task->beneath;
+        if (task->state == EG_RUNNING)
+            found = task->greenlet;
     }
-    EgTask *by = hub->current;
-    if (status < 0 && by && by != me && by->state == EG_RUNNING && by->greenlet) {
-        by->state = EG_PARKED;
-        by->wait.outcome = EG_WOKEN;
-        by->queued = true;
-        eg_hub_push(hub, &by->ready);
-    }
-    return status;
+    return found && found != here && greenlet_active(found) ? found : NULL;
 }
 
-/* Control has come to a parked greenlet to run signal handlers on its stack; then it is parked again.
- * As park_switch(). */
-static int
-park_visited(EgHub *hub, EgTask *me, int status)
+/* It is not the turn of *here*: back to where control came from, with an error (or without one: it
+ * threw, and that is dealt with); if that is nowhere, on to what is next. As park_switch(). */
+static EG_COLD int
+park_refuse(EgHub *hub, PyObject *here, EgNode *own, bool thrown)
 {
-    while (status == 0 && eg_interrupt_is(hub->handoff)) {
-        eg_interrupt_visit(hub, me);
-        EgNode *node = eg_hub_next(hub, eg_clock_ticks());
-        hub->handoff = node;
-        if (node != &me->ready)
-            status = park_switch(hub, park_target(hub, node), node);
+    PyObject *intruder = park_intruder(hub, here);
+    if (intruder && thrown)
+        return greenlet_switch(intruder);
+    if (intruder)
+        return greenlet_throw(intruder, PyExc_RuntimeError, eg_state->str_intruder);
+    if (hub->handoff)
+        park_reclaim(hub);
+    EgNode *node = eg_hub_next(hub, eg_clock_ticks());
+    if (node != own)
+        return park_switch(hub, park_target(hub, node), node);
+    hub->handoff = node;
+    return 0;
+}
+
+/* Whether control has come to run signal handlers on this stack. */
+static bool
+park_is_visit(EgHub *hub, EgTask *me)
+{
+    return eg_interrupt_is(hub->handoff) && eg_interrupt_target(hub) == me->greenlet;
+}
+
+/* Run them; then it is parked again. As park_switch(). */
+static int
+park_visited(EgHub *hub, EgTask *me)
+{
+    hub->handoff = NULL;
+    eg_interrupt_visit(hub, me);
+    if (hub->destroyed)
+        return 0;
+    EgNode *node = eg_hub_next(hub, eg_clock_ticks());
+    if (node != &me->ready)
+        return park_switch(hub, park_target(hub, node), node);
+    hub->handoff = node;
+    return 0;
+}
+
+/* Control has come to a parked task. It goes on when the scheduler says so: what was thrown into it
+ * is raised then. 0: it was made ready; -1: exception. */
+static EG_COLD int
+park_arrive(EgHub *hub, EgTask *me, int status)
+{
+    for (;;) {
+        bool thrown = status < 0;
+        if (hub->handoff == &me->ready) {
+            hub->handoff = NULL;
+            return status; /* -1: a trace function of greenlet's raised it */
+        }
+        if (!thrown && park_is_visit(hub, me)) {
+            status = park_visited(hub, me);
+            continue;
+        }
+        if (hub->destroyed) {
+            if (!thrown)
+                PyErr_SetString(PyExc_RuntimeError,
+                                "the event loop of this greenlet was destroyed");
+            return -1;
+        }
+        if (thrown) {
+            PyObject *exc = eg_task_take_exception();
+            eg_wait_throw(me, exc);
+            Py_DECREF(exc);
+        } else if (me->wait.outcome != EG_PENDING && !me->queued)
+            return 0; /* its turn had come before control went astray */
+        status = park_refuse(hub, me->greenlet, &me->ready, thrown);
     }
-    return status;
+}
+
+/* ---- greenlets that others made: those that are parked ---------------------------- */
+static EG_COLD void
+foreign_park(EgHub *hub, EgTask *me)
+{
+    Py_INCREF(me->greenlet); /* given back by foreign_resume() */
+    me->group_prev = NULL;
+    if ((me->group_next = hub->foreign))
+        me->group_next->group_prev = me;
+    hub->foreign = me;
+}
+
+static void
+foreign_leave(EgHub *hub, EgTask *me)
+{
+    if (me->group_prev)
+        me->group_prev->group_next = me->group_next;
+    else if (hub->foreign == me) /* else it was dropped */
+        hub->foreign = me->group_next;
+    if (me->group_next)
+        me->group_next->group_prev = me->group_prev;
+    me->group_prev = me->group_next = NULL;
+}
+
+static EG_COLD void
+foreign_resume(EgHub *hub, EgTask *me)
+{
+    PyObject *greenlet = me->greenlet; /* ours now */
+    foreign_leave(hub, me);
+    if (me->unbound)
+        me->greenlet = NULL; /* it has forgotten me: it will be given another task */
+    Py_DECREF(greenlet);     /* it runs, so this does not end it */
+}
+
+/* As greenlet ends one that nobody refers to; -1: exception. */
+int
+eg_park_end_foreign(EgHub *hub)
+{
+    PyObject *exc =
+        hub->foreign ? PyObject_CallNoArgs((PyObject *)greenlet_api[PyExc_GreenletExit_NUM]) : NULL;
+    if (!exc)
+        return hub->foreign ? -1 : 0;
+    for (EgTask *task = hub->foreign; task; task = task->group_next)
+        eg_wait_throw(task, exc);
+    Py_DECREF(exc);
+    return 0;
+}
+
+void
+eg_park_drop_foreign(EgHub *hub)
+{
+    EgTask *task;
+    while ((task = hub->foreign)) {
+        foreign_leave(hub, task);
+        eg_wait_drop(task);
+    }
 }
 
 int
 eg_park_switch_away(EgHub *hub, EgTask *me)
 {
     int status = 0;
-    PyObject *foreign = NULL;
     me->state = EG_PARKED;
     if (eg_thread_follows)
         eg_thread_leave(eg_task_owner(me));
     if (EG_UNLIKELY(eg_asyncio_used)) /* unless so already: the hub is new, or no loop had run */
         hub->asyncio_owner = eg_task_owner(me);
     if (EG_UNLIKELY(me->role == EG_FOREIGN))
-        foreign = Py_NewRef((hub->foreign = me)->greenlet);
+        foreign_park(hub, me);
     EgNode *node = eg_hub_next(hub, me->wait.since);
     if (node != &me->ready) {
         status = park_switch(hub, park_target(hub, node), node);
-        if (EG_UNLIKELY(hub->handoff != &me->ready))
-            status = park_visited(hub, me, status);
-        if (EG_UNLIKELY(hub->handoff != &me->ready))
-            status = park_intruded(hub, me, status);
+        if (EG_LIKELY(hub->handoff == &me->ready))
+            hub->handoff = NULL;
+        else
+            status = park_arrive(hub, me, status);
     }
-    if (EG_UNLIKELY(foreign != NULL)) {
-        if (me->unbound)
-            me->greenlet = NULL; /* it has forgotten me: it will be given another task */
-        Py_DECREF(foreign);      /* it runs, so this does not end it */
-    }
-    hub->current = me;
+    if (EG_UNLIKELY(me->role == EG_FOREIGN))
+        foreign_resume(hub, me);
     me->state = EG_RUNNING;
+    if (EG_UNLIKELY(status < 0) && hub->destroyed)
+        return status; /* the thread has another hub, or none */
+    hub->current = me;
     if (eg_thread_follows)
         eg_thread_enter(eg_task_owner(me));
     if (EG_UNLIKELY(eg_asyncio_used))
@@ -192,59 +385,150 @@ worker_is_anonymous(PyObject *self)
     return Py_REFCNT(self) <= 2 && !greenlet->weakreflist && !greenlet->dict;
 }
 
-static PyObject *
-worker_main(PyObject *unused, PyObject *none)
+/* Whether the scheduler may want it yet. */
+static bool
+worker_is_wanted(EgHub *hub, PyObject *self)
 {
-    (void)unused;
-    (void)none;
-    EgHub *hub = eg_hub_here;
-    EgNode *node = hub->handoff;
-    eg_stack_install();
-    while (node) {
-        EgTask *task = EG_OWNER(node, EgTask, ready);
-        hub->current = task;
-        if (eg_thread_follows)
-            eg_thread_enter(task);
-        if (EG_UNLIKELY(eg_asyncio_used))
-            eg_asyncio_enter(hub, task);
-        eg_task_run(task);
-        PyObject *self = task->greenlet; /* its reference is now ours */
-        task->greenlet = NULL;
-        hub->current = NULL;
-        hub->forbidden++; /* its finalisers run in no task */
-        Py_DECREF(task);  /* what eg_task_start() took */
-        hub->forbidden--;
-        bool anonymous = worker_is_anonymous(self);
-        node = eg_hub_next(hub, eg_clock_ticks());
-        if (anonymous && node_is_new_task(node)) {
-            EG_OWNER(node, EgTask, ready)->greenlet = self;
-            continue;
+    for (int i = 0; i < hub->nidle; i++)
+        if (hub->idle[i] == self)
+            return true;
+    EgTask *task = hub->tasks;
+    while (task && task->greenlet != self)
+        task = task->next;
+    return task != NULL;
+}
+
+/* Control has come to a greenlet of ours in which no task runs, and it is not its turn. */
+static int
+park_refuse_errand(EgHub *hub, PyObject *self, int status)
+{
+    if (status < 0)
+        eg_hub_report(hub, "Exception in the event loop", NULL);
+    return park_refuse(hub, self, NULL, false);
+}
+
+/* Control has come to an idle worker. The node of its next task; NULL: it ends. */
+static EgNode *
+worker_arrive(EgHub *hub, PyObject *self, int status)
+{
+    for (;;) {
+        EgNode *node = hub->handoff;
+        bool ends = node == &park_end && hub->ending == self;
+        if (ends
+            || (node && node != &park_end && !node->run
+                && EG_OWNER(node, EgTask, ready)->greenlet == self)) {
+            hub->handoff = NULL;
+            if (status < 0) /* a trace function of greenlet's */
+                eg_hub_report(hub, "Exception in the event loop", NULL);
+            return ends ? NULL : node;
         }
-        if (!anonymous || hub->nidle >= IDLE_MAX || hub->destroyed) {
-            hub->handoff = node;
-            Py_DECREF(self); /* the thread still holds it while it runs */
-            break;           /* into its parent, the hub's greenlet */
-        }
-        hub->idle[hub->nidle++] = self;
-        if (hub->nidle > 64)
-            hub->trim_wanted = true;
-        if (park_switch(hub, park_target(hub, node), node) < 0)
-            break; /* the greenlet is being ended from outside */
-        node = hub->handoff;
+        if (hub->destroyed || !worker_is_wanted(hub, self))
+            return NULL;
+        status = park_refuse_errand(hub, self, status);
     }
+}
+
+/* It ends, and goes on in its parent. */
+static EG_COLD PyObject *
+worker_end(EgHub *hub, PyObject *self, EgNode *next)
+{
     eg_stack_remove();
-    PyObject *self = eg_park_current_greenlet();
     if (!PyObject_GC_IsTracked(self))
         PyObject_GC_Track(self); /* somebody may keep it */
+    if (!hub->destroyed) {
+        greenlet_restore_parent(hub->greenlet, hub->main->greenlet);
+        greenlet_restore_parent(self, hub->greenlet);
+    }
+    if (next)
+        hub->handoff = next;
+    Py_DECREF(hub); /* worker_main()'s */
     if (PyErr_Occurred())
         return NULL;
     Py_RETURN_NONE;
 }
 
+/* Run one task; its greenlet, whose reference the caller gets. */
+static EG_INLINE PyObject *
+worker_run(EgHub *hub, EgTask *task)
+{
+    hub->current = task;
+    if (eg_thread_follows)
+        eg_thread_enter(task);
+    if (EG_UNLIKELY(eg_asyncio_used))
+        eg_asyncio_enter(hub, task);
+    eg_task_run(task);
+    PyObject *self = task->greenlet;
+    task->greenlet = NULL;
+    hub->current = NULL;
+    hub->finishing = self;
+    hub->forbidden++; /* its finalisers run in no task */
+    Py_DECREF(task);  /* what eg_task_start() took */
+    hub->forbidden--;
+    hub->finishing = NULL;
+    return self;
+}
+
+static PyObject *
+worker_main(PyObject *unused, PyObject *none)
+{
+    (void)unused;
+    (void)none;
+    EgHub *hub = (EgHub *)Py_NewRef(eg_hub_here); /* given back by worker_end() */
+    EgNode *node = hub->handoff;
+    PyObject *self = NULL;
+    hub->handoff = NULL;
+    eg_stack_install();
+    while (node) {
+        self = worker_run(hub, EG_OWNER(node, EgTask, ready));
+        bool anonymous = worker_is_anonymous(self);
+        node = hub->destroyed ? NULL : eg_hub_next(hub, eg_clock_ticks());
+        if (anonymous && node && node_is_new_task(node)) {
+            EG_OWNER(node, EgTask, ready)->greenlet = self;
+            continue;
+        }
+        if (!anonymous || hub->nidle >= IDLE_MAX || !node) {
+            Py_DECREF(self); /* the thread still holds it while it runs */
+            break;
+        }
+        hub->idle[hub->nidle++] = self;
+        if (hub->nidle > 64)
+            hub->trim_wanted = true;
+        node = worker_arrive(hub, self, park_switch(hub, park_target(hub, node), node));
+    }
+    return worker_end(hub, self, node);
+}
+
 /* ---- the hub's greenlet --------------------------------------------------------- */
 static PyMethodDef worker_def = {"worker", worker_main, METH_NOARGS, NULL};
 
+/* It is the hub's turn: what to do. */
+static EgNode *
+hub_arrive(EgHub *hub, int status)
+{
+    while (!hub->handoff || (hub->handoff == &park_end && hub->ending != hub->greenlet)) {
+        if (hub->destroyed)
+            return &park_end;
+        status = park_refuse_errand(hub, hub->greenlet, status);
+    }
+    if (status < 0)
+        eg_hub_report(hub, "Exception in the event loop", NULL);
+    EgNode *node = hub->handoff;
+    hub->handoff = NULL;
+    hub->current = NULL;
+    return node;
+}
+
+/* A trace function of greenlet's ended the worker before it began. */
 static void
+hub_forget_worker(EgTask *task)
+{
+    PyObject *worker = task->greenlet; /* ours now */
+    task->greenlet = NULL;
+    PyObject_GC_Track(worker);
+    Py_DECREF(worker);
+}
+
+static int
 hub_start(EgHub *hub, EgTask *task, EgNode *node)
 {
     PyObject *run = PyCFunction_New(&worker_def, NULL);
@@ -252,7 +536,8 @@ hub_start(EgHub *hub, EgTask *task, EgNode *node)
     Py_XDECREF(run);
     if (!worker) {
         eg_task_end_unrun(task, NULL); /* out of memory */
-        return;
+        hub->handoff = eg_hub_next(hub, eg_clock_ticks());
+        return 0;
     }
     PyObject_GC_UnTrack(worker); /* it is alive until worker_main() ends: no cycle is garbage */
     task->greenlet = worker;     /* moved */
@@ -264,59 +549,88 @@ hub_start(EgHub *hub, EgTask *task, EgNode *node)
     hub->started++;
     if (step)
         *step = 0;
-    if (park_switch(hub, worker, node) < 0)
-        eg_hub_report(hub, "Exception in the event loop", NULL);
+    int status = park_switch(hub, worker, node);
+    if (status < 0 && hub->handoff == node && !greenlet_active(worker))
+        hub_forget_worker(task);
+    return status;
+}
+
+/* Run callbacks, up to the node of a task, or of the end. */
+static EgNode *
+hub_run(EgHub *hub, EgNode *node)
+{
+    if (EG_UNLIKELY(eg_asyncio_used) && node->run)
+        eg_asyncio_enter(hub, NULL);
+    while (node->run) {
+        node->run(node);
+        if (EG_UNLIKELY(hub->handoff || hub->destroyed)) /* it switched by hand, and others ran */
+            node = hub_arrive(hub, 0);
+        else
+            node = eg_hub_next(hub, eg_clock_ticks());
+    }
+    return node;
 }
 
 static PyObject *
-hub_main(PyObject *unused, PyObject *none)
+hub_main(PyObject *op, PyObject *none)
 {
-    (void)unused;
     (void)none;
-    EgHub *hub = eg_hub_here;
-    for (;;) {
-        EgNode *node = hub->handoff;
-        hub->current = NULL;
-        if (EG_UNLIKELY(eg_asyncio_used) && node && node->run)
-            eg_asyncio_enter(hub, NULL);
-        while (node && node->run) {
-            node->run(node);
-            node = eg_hub_next(hub, eg_clock_ticks());
-        }
-        if (!node) { /* from eg_park_hub_end() */
-            eg_park_workers_trim(hub, 0);
-            break;
-        }
-        EgTask *task = EG_OWNER(node, EgTask, ready);
+    EgHub *hub = (EgHub *)op;
+    PyGreenlet *creator = greenlet_parent(hub->greenlet);
+    hub->handoff = NULL;
+    Py_XDECREF(creator); /* it waits in eg_park_hub_create() */
+    EgNode *node = hub_arrive(hub, greenlet_switch((PyObject *)creator));
+    while ((node = hub_run(hub, node)) != &park_end) {
         PyObject *greenlet = park_target(hub, node);
+        EgTask *task = EG_OWNER(node, EgTask, ready);
         if (greenlet == hub->greenlet && EG_UNLIKELY(task->role == EG_VISITOR)) {
             eg_interrupt_elsewhere(hub);
-            hub->handoff = eg_hub_next(hub, eg_clock_ticks());
+            node = eg_hub_next(hub, eg_clock_ticks());
         } else if (greenlet == hub->greenlet)
-            hub_start(hub, task, node);
-        else if (park_switch(hub, greenlet, node) < 0)
-            eg_hub_report(hub, "Exception in the event loop", NULL);
+            node = hub_arrive(hub, hub_start(hub, task, node));
+        else
+            node = hub_arrive(hub, park_switch(hub, greenlet, node));
     }
     Py_RETURN_NONE;
 }
 
 static PyMethodDef hub_def = {"hub", hub_main, METH_NOARGS, NULL};
 
+/* It is begun at once: before that, anybody could end it or give it something else to run. */
 int
 eg_park_hub_create(EgHub *hub)
 {
-    PyObject *run = PyCFunction_New(&hub_def, NULL);
+    PyObject *run = PyCFunction_New(&hub_def, (PyObject *)hub);
     if (!run)
         return -1;
-    hub->greenlet = greenlet_new(run, hub->main->greenlet);
+    hub->greenlet = greenlet_new(run, NULL);
     Py_DECREF(run);
-    if (hub->greenlet && !hub->idle)
-        hub->idle = PyMem_New(PyObject *, IDLE_MAX);
-    if (hub->greenlet && !hub->idle) {
-        Py_CLEAR(hub->greenlet);
+    if (!hub->greenlet)
+        return -1;
+    hub->idle = PyMem_New(PyObject *, IDLE_MAX);
+    if (!hub->idle)
         PyErr_NoMemory();
+    else if (park_switch(hub, hub->greenlet, &park_end) == 0) {
+        greenlet_restore_parent(hub->greenlet, hub->main->greenlet);
+        return 0;
     }
-    return hub->greenlet ? 0 : -1;
+    hub->handoff = NULL;
+    PyMem_Free(hub->idle);
+    hub->idle = NULL;
+    Py_CLEAR(hub->greenlet);
+    return -1;
+}
+
+/* Control is back once it has ended, or by a switch of the program's. */
+static void
+park_end_greenlet(EgHub *hub, PyObject *greenlet)
+{
+    for (int i = 0; i < 10 && greenlet_active(greenlet); i++) {
+        hub->ending = greenlet;
+        if (park_switch(hub, greenlet, &park_end) < 0)
+            PyErr_WriteUnraisable(greenlet);
+        hub->ending = NULL;
+    }
 }
 
 void
@@ -324,22 +638,34 @@ eg_park_workers_trim(EgHub *hub, int keep)
 {
     while (hub->nidle > keep) {
         PyObject *worker = hub->idle[--hub->nidle];
-        if (park_switch(hub, worker, NULL) < 0)
-            PyErr_WriteUnraisable(worker);
+        if (hub->destroyed)
+            greenlet_restore_parent(worker, eg_park_current_greenlet());
+        park_end_greenlet(hub, worker);
         Py_DECREF(worker);
     }
 }
 
-/* From the main greenlet, with no task left: end the workers, then the hub's greenlet. */
+/* From the main greenlet, with no task left: end the hub's greenlet, then the workers. */
 void
 eg_park_hub_end(EgHub *hub)
 {
     if (!hub->greenlet)
         return;
-    if (park_switch(hub, hub->greenlet, NULL) < 0)
-        PyErr_WriteUnraisable(hub->greenlet);
+    greenlet_restore_parent(hub->greenlet, eg_park_current_greenlet());
+    park_end_greenlet(hub, hub->greenlet);
     hub->current = hub->main;
+    eg_park_workers_trim(hub, 0);
+    hub->handoff = NULL;
     Py_CLEAR(hub->greenlet);
     PyMem_Free(hub->idle);
     hub->idle = NULL;
+}
+
+/* Raise exc in a task that waits for somebody to switch to it by hand; from the hub's greenlet. */
+void
+eg_park_raise(EgTask *task, PyObject *exc)
+{
+    if (task->greenlet && greenlet_active(task->greenlet)
+        && greenlet_throw(task->greenlet, (PyObject *)Py_TYPE(exc), exc) < 0)
+        eg_hub_report(task->hub, "Exception in the event loop", NULL);
 }

@@ -27,6 +27,23 @@ asyncio_set_loop(PyObject *loop)
     Py_XDECREF(done);
 }
 
+/* The dictionary of a thread is gone. Before 3.14, asyncio keeps a borrowed pointer to what it found in
+ * the last one it looked at: give it another. */
+void
+eg_asyncio_refresh(void)
+{
+#if PY_VERSION_HEX < 0x030e0000
+    EgHub *hub = eg_hub_here;
+    if (!hub || !asyncio_module)
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    EgTask *owner = hub->asyncio_owner;
+    asyncio_set_loop(owner ? owner->kept.running_loop : hub->kept.running_loop);
+    PyErr_Restore(type, value, traceback);
+#endif
+}
+
 /* What asyncio says now; new, NULL: none. */
 static PyObject *
 asyncio_get_loop(void)
@@ -156,6 +173,8 @@ static PyObject *
 asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     static bool told; /* that a loop runs; afterwards patcher does it */
+    if (eg_hub_cooperates() && !eg_hub_task(eg_hub_here)) /* the data that changes is its own */
+        PyErr_Clear();
     PyObject *done =
         eg_patch_call_original(&asyncio_set_running_loop_patch, self, args, n, kwnames);
     if (done && !told) {

@@ -40,6 +40,10 @@ thread_swap(EgKept *kept)
 static void
 thread_forget(EgKept *kept)
 {
+    if (kept->dict && EG_UNLIKELY(eg_asyncio_used)) {
+        Py_CLEAR(kept->dict);
+        eg_asyncio_refresh();
+    }
     Py_CLEAR(kept->dict);
     Py_CLEAR(kept->key);
     Py_CLEAR(kept->sentinel);
@@ -57,6 +61,7 @@ eg_thread_leave(EgTask *me)
     if (!me->local_in)
         return;
     me->local_in = false;
+    me->hub->local_owner = NULL;
     thread_swap(&me->kept);      /* in come the empty places of the task */
     thread_swap(&me->hub->kept); /* in comes the hub's own */
 }
@@ -66,7 +71,10 @@ eg_thread_enter(EgTask *me)
 {
     if (me->local_in)
         return;
+    if (me->hub->local_owner) /* it did not leave by itself: somebody switched by hand */
+        eg_thread_leave(me->hub->local_owner);
     me->local_in = true;
+    me->hub->local_owner = me;
     thread_swap(&me->hub->kept);
     thread_swap(&me->kept);
 }
@@ -81,6 +89,7 @@ eg_thread_end(EgTask *me)
         thread_swap(&own); /* and what they have put there */
         thread_forget(&own);
         me->local_in = false;
+        me->hub->local_owner = NULL;
         thread_swap(&me->hub->kept);
     }
     if (me->identified) {
@@ -143,6 +152,7 @@ eg_thread_follow(PyObject *module, PyObject *on)
     if (follows) {
         /* What the thread has is main's, whoever patches. */
         hub->main->local_in = true;
+        hub->local_owner = hub->main;
         if (me != hub->main) {
             eg_thread_leave(hub->main);
             if (me)
@@ -153,6 +163,7 @@ eg_thread_follow(PyObject *module, PyObject *on)
             eg_thread_leave(me);
         eg_thread_enter(hub->main);
         hub->main->local_in = false;
+        hub->local_owner = NULL;
     }
     Py_RETURN_NONE;
 }

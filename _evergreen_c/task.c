@@ -47,13 +47,30 @@ task_unbind(PyObject *capsule)
     else {
         self->greenlet = NULL;
         self->state = EG_ENDED;
-        if (hub == eg_hub_here)
+        bool here = hub == eg_hub_here;
+        if (here)
             eg_asyncio_end(self);
+        if (self->local_in && here)
+            eg_thread_leave(self);
         if (hub->current == self)
             hub->current =
-                self->beneath && self->beneath->state != EG_ENDED ? self->beneath : hub->main;
+                self->beneath && self->beneath->state == EG_RUNNING ? self->beneath : hub->main;
     }
     Py_DECREF(self); /* what task_for_foreign() gave to the capsule */
+}
+
+/* Whose stack it is on: its parent, if that has switched to it, else the task that ran last. */
+static EgTask *
+task_beneath(EgHub *hub, PyObject *greenlet)
+{
+    EgTask *task = hub->current;
+    PyObject *parent = eg_park_parent_greenlet(greenlet);
+    if (!task || task->greenlet == parent)
+        return task;
+    EgTask *found = hub->main->greenlet == parent ? hub->main : hub->tasks;
+    while (found && found->greenlet != parent)
+        found = found->next;
+    return found && found->state == EG_RUNNING ? found : task;
 }
 
 /* The task of a greenlet that somebody else made; borrowed from the greenlet's __dict__, where
@@ -65,14 +82,15 @@ task_for_foreign(EgHub *hub, PyObject *greenlet)
     if (!*dict && !(*dict = PyDict_New()))
         return NULL;
     PyObject *capsule = PyDict_GetItemWithError(*dict, eg_state->str_task_key); /* borrowed */
-    if (capsule)
-        return PyCapsule_GetPointer(capsule, task_capsule);
+    EgTask *known = capsule ? PyCapsule_GetPointer(capsule, task_capsule) : NULL;
+    if (known && known->hub == hub) /* else it was in a loop before this one */
+        return known;
     EgTask *self = PyErr_Occurred() ? NULL : task_alloc(eg_state->task_type, hub, EG_FOREIGN);
     if (!self)
         return NULL;
     self->state = EG_RUNNING;
     self->greenlet = greenlet;
-    self->beneath = (EgTask *)Py_XNewRef(hub->current);
+    self->beneath = (EgTask *)Py_XNewRef(task_beneath(hub, greenlet));
     if (!(capsule = PyCapsule_New(self, task_capsule, task_unbind))) {
         Py_DECREF(self);
         return NULL;
@@ -922,8 +940,6 @@ task_dealloc(PyObject *op)
     Py_CLEAR(self->name);
     if (self->role != EG_FOREIGN)
         Py_CLEAR(self->greenlet);
-    if (self->hub && self->hub->foreign == self)
-        self->hub->foreign = NULL;
     Py_CLEAR(self->hub);
     if (self->role == EG_THREAD && self->bell && self->state != EG_PARKED)
         PyThread_free_lock(self->bell); /* else the interpreter ends, and its thread sleeps on */

@@ -254,3 +254,20 @@ def test_a_builtin_that_cancels_its_own_handler_keeps_its_arguments():
         env={**os.environ, "PYTHONMALLOC": "malloc_debug"},
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "well\n", "")
+
+
+def test_what_outlives_its_loop_is_an_error_or_does_nothing(hub):
+    read, write = os.pipe()
+    hub.fileno()
+    watcher = hub.add_reader(read, print)
+    soon, timer = hub.call_soon(print), hub.call_later(10, print)
+    hub.destroy()
+    with pytest.raises(RuntimeError, match="destroyed"):
+        watcher.schedule()
+    for handler in watcher, soon, timer:
+        handler.cancel()
+    hub._pin(1)
+    for call in hub.stats, hub.tasks, lambda: hub.remove_reader(read):
+        call()
+    os.close(read)
+    os.close(write)

@@ -539,6 +539,274 @@ def test_a_raw_throw_into_a_parked_task_ends_its_wait_and_the_thrower_goes_on(wa
     )
 
 
+def test_a_task_that_threw_into_another_can_be_killed_by_it():
+    out = output_of(
+        """
+        import evergreen
+        from evergreen import locks, spawn, sleep
+        lock, other = locks.Lock(), locks.Lock()
+        def victim():
+            try:
+                sleep(10)
+            except ValueError:
+                thrower.kill()
+        def throw(first):
+            if first:
+                first.acquire()  # waits, and is handed it
+                first.release()
+                other.acquire()
+            task.greenlet.throw(ValueError)
+        for first in None, lock:
+            if first:
+                first.acquire()
+            task = spawn(victim)
+            thrower = spawn(throw, first)
+            sleep(0)
+            if first:
+                first.release()
+            sleep(0.01)
+            print(task, thrower, lock.locked())
+        """
+    )
+    assert out.count("ended") == 4 and "True" not in out
+
+
+def test_a_task_that_threw_into_another_keeps_its_lock():
+    out = output_of(
+        """
+        import evergreen
+        from evergreen import locks, spawn, sleep
+        lock, inside = locks.Lock(), []
+        def victim():
+            try:
+                sleep(10)
+            except ValueError:
+                thrower.kill()
+        def holder(throws):
+            with lock:
+                inside.append(1)
+                try:
+                    if throws:
+                        task.greenlet.throw(ValueError)
+                    assert len(inside) == 1
+                    sleep(0.01)
+                finally:
+                    inside.pop()
+        lock.acquire()
+        task = spawn(victim)
+        thrower = spawn(holder, True)
+        other = spawn(holder, False)
+        sleep(0)
+        lock.release()
+        print(other.result(1), thrower.join(1), task.join(1), lock.locked())
+        """
+    )
+    assert out == "None True True False\n"
+
+
+@pytest.mark.parametrize("how", ["switch()", "throw(KeyError)", "throw()"])
+@pytest.mark.parametrize("target", ["loop.greenlet", "idle[0]"])
+def test_the_greenlets_of_the_loop_refuse_whoever_switches_to_them(how, target):
+    out = output_of(
+        f"""
+        import evergreen, greenlet
+        from evergreen import spawn, sleep
+        loop, idle = evergreen.current.loop, []
+        loop.excepthook = lambda args: None
+        greenlet.settrace(lambda event, args: idle.append(args[1]))
+        spawn(sleep, 0).join()
+        greenlet.settrace(None)
+        idle = [found for found in idle if found not in (loop.greenlet, greenlet.getcurrent())]
+        def attack():
+            try:
+                {target}.{how}
+            except RuntimeError as exc:
+                return str(exc)
+        for _ in range(3):
+            print(attack())
+            print(spawn(attack).result(1))
+            loop.call_soon(attack)
+            print(spawn(lambda: (sleep(0.001), "works")[1]).result(1))
+        """
+    )
+    lines = out.splitlines()
+    assert lines[2::3] == ["works"] * 3
+    assert all("the event loop's" in line for line in lines if line != "works"), out
+
+
+@pytest.mark.parametrize("how", ["switch()", "throw(KeyError)", "throw()"])
+def test_the_loops_greenlet_cannot_be_ended_before_its_first_turn(how):
+    out = output_of(
+        f"""
+        import evergreen
+        loop = evergreen.EventLoop.current()
+        loop.excepthook = lambda args: None
+        try:
+            loop.greenlet.{how}
+        except RuntimeError:
+            print("refused")
+        print(evergreen.spawn(lambda: (evergreen.sleep(0), "works")[1]).result(1))
+        """
+    )
+    assert out == "refused\nworks\n"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("parent", ["main", "other.greenlet", "greenlet.getcurrent().parent"])
+def test_a_greenlet_that_ends_in_a_parked_one_hurts_nobody_else(parent, raises, waits):
+    out = output_of(
+        f"""
+        import evergreen, greenlet
+        from evergreen import spawn, sleep
+        main, got = greenlet.getcurrent(), []
+        evergreen.current.loop.excepthook = lambda args: got.append(args.exc_type)
+        def inner():
+            if {waits}:
+                sleep(0.001)
+            if {raises}:
+                raise ValueError
+        def starter():
+            try:
+                greenlet.greenlet(inner, parent={parent}).switch()
+            except RuntimeError as exc:
+                got.append(type(exc))
+            sleep(0.001)
+            return "goes on"
+        def nap():
+            try:
+                sleep(0.01)
+            except ValueError as exc:
+                got.append(type(exc))
+        def sleeper():
+            for _ in range(5):
+                nap()
+            return "slept"
+        other = spawn(sleeper)
+        sleep(0)
+        task = spawn(starter)
+        for _ in range(5):
+            nap()
+        print(task.result(1), other.result(1), {{found.__name__ for found in got}})
+        """
+    )
+    assert out.startswith("goes on slept")
+    assert ("ValueError" in out) == raises
+
+
+def test_a_worker_that_was_given_another_parent_ends_in_the_loop_all_the_same():
+    out = output_of(
+        """
+        import evergreen, greenlet
+        from evergreen import spawn, sleep
+        loop = evergreen.current.loop
+        def work():
+            me = greenlet.getcurrent()
+            kept.append(me)  # so it is not used again, and ends
+            sleep(0)
+            return 1
+        kept = []
+        tasks = [spawn(work) for _ in range(3)]
+        sleep(0)
+        a, b, c = kept
+        c.parent = greenlet.getcurrent()
+        b.parent = c
+        a.parent = b
+        loop.greenlet.parent = c
+        print([task.result(1) for task in tasks], all(found.dead for found in kept))
+        print(spawn(lambda: (sleep(0.001), "works")[1]).result(1))
+        loop.destroy()
+        print(evergreen.run(lambda: "and again"))
+        """
+    )
+    assert out == "[1, 1, 1] True\nworks\nand again\n"
+
+
+@pytest.mark.parametrize(
+    "does", ["sleep(0.001)", "gate.wait()", "task.greenlet.switch()", "1 / 0", "spawn(int)"]
+)
+def test_a_trace_function_of_greenlets_may_do_anything(does):
+    out = output_of(
+        f"""
+        import evergreen, greenlet
+        from evergreen import spawn, sleep
+        from evergreen.event import Event
+        gate = Event()
+        loop = evergreen.current.loop
+        loop.excepthook = lambda args: None
+        task = spawn(gate.wait)
+        sleep(0)
+        failed = []
+        def trace(event, args):
+            try:
+                {does}
+            except RuntimeError as exc:
+                failed.append(exc)
+        def work():
+            for _ in range(5):
+                sleep(0.0001)
+        for _ in range(5):
+            greenlet.settrace(trace)
+            try:
+                spawn(work).join(1)
+            except ZeroDivisionError:
+                pass
+            greenlet.settrace(None)
+        gate.set()
+        print(task.result(1), spawn(lambda: (sleep(0.001), "works")[1]).result(1), len(loop.tasks()) < 2)
+        """
+    )
+    assert out == "True works True\n"
+
+
+def test_tasks_whose_greenlets_switched_away_for_good_end_with_their_loop(hub):
+    ended, main = [], greenlet.getcurrent()
+
+    def astray():
+        try:
+            main.switch()
+        except TaskExit:
+            ended.append("task")
+
+    task = spawn(astray)
+    greenlet.greenlet(lambda: sleep(10)).switch()
+    hub.destroy()
+    assert ended == ["task"] and not task.is_alive()
+
+
+def test_a_foreign_greenlet_that_waits_ends_with_the_loop_and_another_one_goes_on_in_the_next():
+    out = output_of(
+        """
+        import evergreen, greenlet
+        from evergreen import EventLoop, spawn, sleep
+        from evergreen.event import Event
+        loop, event, main = EventLoop.current(), Event(), greenlet.getcurrent()
+        def waits():
+            try:
+                event.wait()
+            except BaseException as exc:
+                print(type(exc).__name__)
+        def goes_on():
+            sleep(0.001)
+            main.switch()
+            sleep(0.001)
+            print("slept in the next loop")
+        later = greenlet.greenlet(goes_on)
+        later.switch()
+        waiting = greenlet.greenlet(waits)
+        spawn(main.switch)
+        waiting.switch()
+        loop.fileno()
+        loop.destroy()
+        event.set()
+        assert EventLoop.current() is not loop
+        later.switch()
+        print(waiting.dead, later.dead)
+        """
+    )
+    assert out == "GreenletExit\nslept in the next loop\nTrue True\n"
+
+
 def test_a_raw_switch_into_the_hubs_greenlet_is_no_crash():
     child = run_python(
         """
