@@ -470,7 +470,8 @@ PyDoc_STRVAR(stream_read_doc,
 "Return up to n bytes: what has come in, waiting only while that is nothing.\n"
 "\n"
 "b\"\" means that the peer has ended its side. Without n, or if it is negative, return all that\n"
-"comes until then; OSError EMSGSIZE if that is more than 100 MiB.");
+"comes until then; OSError EMSGSIZE if that is more than 100 MiB, ConnectionResetError if the peer\n"
+"reset the connection: what came before stays in the stream.");
 
 static PyObject *
 stream_read_all(EgStream *self)
@@ -481,8 +482,8 @@ stream_read_all(EgStream *self)
         if (stream_wait(self, LIMIT + 1, 0) < 0)
             return NULL;
     }
-    if (self->wire->read_status != UV_EOF && !self->wire->in.size)
-        return stream_ended(self, false);
+    if (self->wire->read_status != UV_EOF)
+        return stream_ended(self, false); /* what came stays: read(n) still returns it */
     return eg_input_bytes(&self->wire->in, self->wire->in.size);
 }
 

@@ -80,12 +80,24 @@ wire_recv(EgWire *wire, char *to, size_t size)
     return got > 0 ? got : got == 0 ? UV_EOF : -errno;
 }
 
-/* The kernel tells of a reset once. If a write was told, there is nothing but an end to read. */
+/* What an end really was: libuv takes a hang-up after a short read for one without asking, and it may
+ * be a reset. The kernel reports a reset once; if a write received it, readers receive it from here. */
+static int
+wire_end_status(const EgWire *wire)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (wire->write_status == UV_ECONNRESET)
+        return UV_ECONNRESET;
+    if (wire->kind == EG_TTY || getsockopt(wire->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        return UV_EOF; /* no socket */
+    return error ? -error : UV_EOF;
+}
+
 static void
 wire_end_reading(EgWire *wire, int status)
 {
-    bool reset = status == UV_EOF && wire->write_status == UV_ECONNRESET;
-    wire->read_status = reset ? UV_ECONNRESET : status;
+    wire->read_status = status == UV_EOF ? wire_end_status(wire) : status;
     wire->reading = false;
     uv_read_stop(&wire->uv.stream);
 }

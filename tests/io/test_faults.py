@@ -130,6 +130,27 @@ def test_a_reset_reaches_every_task_of_the_connection_and_no_other(clean):
         assert waiting.result() == b"fine"
 
 
+@pytest.mark.parametrize("read", ["read_exactly", "read_until", "readinto", "read_all"])
+def test_a_reset_that_comes_together_with_data_is_no_end(clean, read):
+    reads = {
+        "read_exactly": lambda client: client.read_exactly(1000),
+        "read_until": lambda client: client.read_until(b"\n"),
+        "readinto": lambda client: [client.readinto(bytearray(100_000)) for _ in range(2)],
+        "read_all": lambda client: client.read(),
+    }
+    with plain_peer() as (client, peer):
+        reader = spawn(reads[read], client)
+        settle()
+        peer.send(b"x" * 500)
+        reset(peer)  # the loop sees both in one poll
+        with pytest.raises(ConnectionResetError):
+            reader.result(10)
+        if read == "read_all":  # it is told from a whole answer, and not lost
+            assert client.read(1000) == b"x" * 500
+            with pytest.raises(ConnectionResetError):
+                client.read(1000)
+
+
 def test_a_reset_while_a_server_answers_closes_that_connection_alone(clean):
     """The handler deals with it, so nothing is reported."""
     failed = []
