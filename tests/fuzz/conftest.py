@@ -7,6 +7,7 @@ The report of a failure names its round; build/fuzz/TEST holds the round under w
 `EVERGREEN_FUZZ_ROUND=NUMBER` plays that one alone.
 """
 
+import itertools
 import os
 import random
 import time
@@ -38,7 +39,7 @@ def rounds(request):
         elif SECONDS:
             first = time.time_ns() // 1_000_000
             deadline = time.monotonic() + SECONDS
-            numbers = (n for n in range(first, first + 10**9) if time.monotonic() < deadline)
+            numbers = itertools.takewhile(lambda _: time.monotonic() < deadline, itertools.count(first))
             print(f"rounds from {first} on")
             NOTES.mkdir(parents=True, exist_ok=True)
         else:
