@@ -145,7 +145,7 @@ asan:
 	@$(MAKE) --no-print-directory VENV=.venv-asan PYTHON=$(PYTHON) .venv-asan/.sanitized
 	@rm -f $(ASAN_REPORT).*
 	cd .venv-asan/src && { EVERGREEN_FUZZ=$(SECONDS) $(ASAN_RUN) ../bin/python -m pytest -q --capture=sys \
-		-o faulthandler_timeout=$(or $(SECONDS),600) $(ARGS); status=$$?; \
+		-o faulthandler_timeout=$$(($(or $(SECONDS),0) + 600)) $(ARGS); status=$$?; \
 		for report in $(ASAN_REPORT).*; do [ ! -e "$$report" ] || { cat "$$report"; status=1; }; done; \
 		exit $$status; }
 

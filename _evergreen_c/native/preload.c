@@ -152,23 +152,47 @@ is_driver_known(const void *address)
     return entry & 1;
 }
 
-static bool
-caught(const void *caller)
+static void
+take_turns(void)
 {
     static THREAD_LOCAL unsigned turns;
     const EgNativeCore *known = __atomic_load_n(&core, __ATOMIC_ACQUIRE);
-    if (!known || handlers || !known->cooperates() || !is_driver_known(caller))
+    if (!known || ++turns % TURNS)
+        return;
+    int saved = errno;
+    known->yield();
+    errno = saved;
+}
+
+static bool
+caught_out(const void *caller)
+{
+    const EgNativeCore *known = __atomic_load_n(&core, __ATOMIC_ACQUIRE);
+    return known && !handlers && known->cooperates() && is_driver_known(caller);
+}
+
+static bool
+caught(const void *caller)
+{
+    if (!caught_out(caller))
         return false;
-    if (++turns % TURNS == 0) {
-        int saved = errno;
-        known->yield();
-        errno = saved;
-    }
+    take_turns();
     return true;
+}
+
+/* After a call that CAUGHT_OUT(): its result. */
+static ssize_t
+handed_over(ssize_t result)
+{
+    take_turns();
+    return result;
 }
 
 /* Whether the call that this stands in is a task's. */
 #define CAUGHT() __builtin_expect(caught(__builtin_return_address(0)), 0)
+/* The same of a call that hands something over: others get their turn after it, so that a peer
+ * sees calls in the order in which they were made. */
+#define CAUGHT_OUT() __builtin_expect(caught_out(__builtin_return_address(0)), 0)
 
 EXPORT int
 evergreen_native_register(const EgNativeCore *given)
@@ -743,7 +767,8 @@ EXPORT ssize_t
 send(int fd, const void *buffer, size_t n, int flags)
 {
     Transfer self = {EG_NATIVE_send, fd, flags, .out = true, .buffer = (void *)buffer, .n = n};
-    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self) : LIBC(send)(fd, buffer, n, flags);
+    return !(flags & NEVER_WAITS) && CAUGHT_OUT() ? handed_over(transfer(&self))
+                                                  : LIBC(send)(fd, buffer, n, flags);
 }
 
 EXPORT ssize_t
@@ -758,16 +783,17 @@ sendto(int fd, const void *buffer, size_t n, int flags, const struct sockaddr *a
                      .n = n,
                      .address = (void *)address,
                      .size = length};
-    return !(flags & NEVER_WAITS) && CAUGHT() ? transfer(&self)
-                                              : LIBC(sendto)(fd, buffer, n, flags, address, length);
+    return !(flags & NEVER_WAITS) && CAUGHT_OUT()
+               ? handed_over(transfer(&self))
+               : LIBC(sendto)(fd, buffer, n, flags, address, length);
 }
 
 EXPORT ssize_t
 sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     Transfer self = {EG_NATIVE_sendmsg, fd, flags, .out = true, .msg = (void *)msg};
-    return !(flags & NEVER_WAITS) && msg && CAUGHT() ? transfer(&self)
-                                                     : LIBC(sendmsg)(fd, msg, flags);
+    return !(flags & NEVER_WAITS) && msg && CAUGHT_OUT() ? handed_over(transfer(&self))
+                                                         : LIBC(sendmsg)(fd, msg, flags);
 }
 
 /* Not caught: it is only noted. Accepted sockets have what their listener had. */
@@ -1003,7 +1029,8 @@ read(int fd, void *buffer, size_t n)
 EXPORT ssize_t
 write(int fd, const void *buffer, size_t n)
 {
-    return n && n <= SSIZE_MAX && CAUGHT() ? co_write(fd, buffer, n) : LIBC(write)(fd, buffer, n);
+    return n && n <= SSIZE_MAX && CAUGHT_OUT() ? handed_over(co_write(fd, buffer, n))
+                                               : LIBC(write)(fd, buffer, n);
 }
 
 /* Whether readv() and writev() have anything to do with these parts. */
@@ -1053,9 +1080,9 @@ readv(int fd, const struct iovec *parts, int n)
 EXPORT ssize_t
 writev(int fd, const struct iovec *parts, int n)
 {
-    Kind kind = n > 0 && n <= IOV_MAX && CAUGHT() ? kind_of(fd) : KIND_OTHER;
+    Kind kind = n > 0 && n <= IOV_MAX && CAUGHT_OUT() ? kind_of(fd) : KIND_OTHER;
     return kind == KIND_OTHER ? LIBC(writev)(fd, parts, n)
-                              : co_vector(EG_NATIVE_writev, fd, kind, parts, n, true);
+                              : handed_over(co_vector(EG_NATIVE_writev, fd, kind, parts, n, true));
 }
 
 /* ---- sleeping -------------------------------------------------------------------------------------- */

@@ -267,6 +267,38 @@ def test_a_datagram_waits_until_its_receiver_has_room(run):
     )
 
 
+@pytest.mark.parametrize("way", ["write", "send", "writev"])
+def test_what_tasks_send_arrives_in_the_order_in_which_they_did(run, way):
+    run(
+        f"""
+        here, there = socket.socketpair()
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        order = bytearray()
+
+        class Part(ctypes.Structure):
+            _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+
+        def send(name):
+            for _ in range(100):
+                order.extend(name)
+                if {way!r} == "write":
+                    libc.write(here.fileno(), name, 1)
+                elif {way!r} == "send":
+                    libc.send(here.fileno(), name, 1, 0)
+                else:
+                    libc.writev(here.fileno(), ctypes.byref(Part(name, 1)), 1)
+
+        for task in [evergreen.spawn(send, name) for name in (b"a", b"b")]:
+            task.join()
+        got = b""
+        while len(got) < 200:
+            got += there.recv(200)
+        assert got == order
+        assert order != b"a" * 100 + b"b" * 100  # they took turns
+        """
+    )
+
+
 def test_what_was_sent_before_a_broken_connection_is_counted(run):
     run(
         """
