@@ -386,6 +386,7 @@ PyObject *eg_park_root_greenlet(void);           /* borrowed: the thread's first
 int eg_park_switch_away(EgHub *hub, EgTask *me); /* until someone makes me ready; -1: thrown */
 int eg_park_hub_create(EgHub *hub);
 void eg_park_workers_trim(EgHub *hub, int keep); /* from the hub's greenlet */
+EgTask *eg_park_foreign_on(EgTask *owner);       /* parked on its stack; borrowed, NULL: none */
 void eg_park_hub_end(EgHub *hub);
 PyObject *eg_park_parent_greenlet(PyObject *greenlet); /* borrowed; NULL: it has none */
 int eg_park_end_foreign(EgHub *hub);             /* raise GreenletExit in those that are parked */
@@ -455,9 +456,11 @@ typedef enum {
     EG_VISITOR  /* signal handlers that run on the stack of a parked greenlet: interrupt.c */
 } EgTaskRole;
 
-/* Thread-local data that is not in the thread state; all strong or NULL. */
+/* What follows a task and is not in the thread state; objects are strong or NULL. */
 typedef struct {
-    PyObject *dict, *key, *sentinel;
+    PyObject *dict, *key, *sentinel; /* thread-local data */
+    Py_tracefunc trace, profile;     /* sys.settrace(), sys.setprofile(); NULL: none */
+    PyObject *trace_object, *profile_object;
     PyObject *running_loop;                /* also while it runs; this, and the next: asyncio's */
     PyObject *running_task;                /* from 3.14 */
     PyObject *first_iteration, *finalizer; /* sys.set_asyncgen_hooks() */
@@ -469,8 +472,9 @@ struct EgTask {
     EgHub *hub;         /* strong; NULL in EG_THREAD */
     PyObject *greenlet; /* strong while it lives; EG_FOREIGN: borrowed, it owns the task */
     union {
-        EgTask *next;  /* among the hub's live tasks */
-        EgTask *owner; /* EG_VISITOR: strong; the task that is parked on the same stack */
+        EgTask *next; /* among the hub's live tasks */
+        EgTask *
+            owner; /* strong; EG_FOREIGN: the task whose stack it runs on; EG_VISITOR: which is parked there */
     };
     union {
         EgTask *prev;            /* EG_TASK: likewise */
@@ -490,12 +494,14 @@ struct EgTask {
     PyObject *group;                  /* strong: the TaskGroup it is in; NULL: none */
     EgTask *group_prev, *group_next;  /* EG_FOREIGN: among those that are parked */
     PyObject *dict, *weakrefs;
-    EgKept kept;           /* while it does not run and patched threads are on */
+    EgKept kept;           /* while it is not its hub's resident: follow.c */
     PyObject *tstate_lock; /* strong; NULL: none: released when it ends, as a thread's is */
     EgQueue joiners;
     EgWait wait;
     uint32_t number;
     uint16_t shields; /* entered and not left */
+    uint16_t tracing; /* trace functions that it is inside of, while it is parked */
+    int16_t event;    /* of sys.monitoring, likewise */
     uint8_t state, role;
     uint8_t refused;    /* native calls that failed because of what is thrown: native.c */
     bool queued;        /* ready is on a ring or inbox */
@@ -505,7 +511,6 @@ struct EgTask {
     bool unbound;       /* EG_FOREIGN: its greenlet forgot it while it was parked */
     bool signals;       /* runs signal handlers: whatever it raises goes to main */
     bool identified;    /* get_ident() was asked in it, as the next two: patch_thread.c */
-    bool local_in;      /* its thread-local data is in the thread state */
     bool in_sqlite;     /* in a call that may park when the database is locked: patch_sqlite.c */
     bool is_thread;     /* was started as a thread: signals are the main thread's business */
     bool keeps_process; /* a thread that is no daemon: the process waits for it */
@@ -533,19 +538,6 @@ PyObject *eg_task_spawn_method(PyObject *module, PyObject *const *args, Py_ssize
 extern const char eg_task_spawn_doc[];
 PyObject *eg_task_sleep_method(PyObject *module, PyObject *const *args, Py_ssize_t n);
 extern const char eg_task_sleep_doc[];
-
-/* The task that is what a thread is natively: a visitor is the one that it visits. */
-static inline EgTask *
-eg_task_owner(EgTask *task)
-{
-    while (EG_UNLIKELY(task->role == EG_VISITOR))
-        task = task->owner;
-    return task;
-}
-
-/* ---- trace.c: debuggers see tasks as they see threads ------------------------ */
-bool eg_trace_wanted(void);
-void eg_trace_start(void); /* apply threading.gettrace() and getprofile() to this thread */
 
 /* ---- handler.c: callbacks ------------------------------------------------ */
 /* Each returns a new Handler; -> NULL: exception. kwnames as in vectorcall. */
@@ -614,6 +606,7 @@ struct EgHub {
     bool deadlocked;
     bool orphan; /* after fork() in a task: the process ends with that task */
     unsigned long thread;
+    PyThreadState *state; /* of its thread */
     EgTimers timers;
     EgTimer trim; /* gives memory back when idle */
     EgNode trim_node;
@@ -631,13 +624,13 @@ struct EgHub {
     EgQueue runner; /* main, while in run() */
     EgPort *port;
     EgPoller *poller;
-    EgMailbox *mailbox;    /* of work in native threads; NULL: there was none yet */
-    EgKept kept;           /* its own greenlet's, while a task runs and patched threads are on */
-    EgTask *local_owner;   /* borrowed: the task whose data the thread has then; NULL: none's */
-    EgTask *asyncio_owner; /* borrowed: whose asyncio data the thread has; NULL: the hub's */
-    PyObject *for_main;    /* strong: list of exceptions that wait for their turn; NULL: none */
-    EgSignals *signals;    /* in the main thread; else NULL */
-    PyObject *excepthook;  /* strong, NULL: the default */
+    EgMailbox *mailbox; /* of work in native threads; NULL: there was none yet */
+    EgKept kept;        /* its own greenlet's, while a task is resident */
+    EgTask *resident;   /* borrowed: whose data is in the thread state, NULL: the hub's: follow.c */
+    unsigned asyncio_age; /* of what is known of the loop that runs here: patch_asyncio.c */
+    PyObject *for_main;   /* strong: list of exceptions that wait for their turn; NULL: none */
+    EgSignals *signals;   /* in the main thread; else NULL */
+    PyObject *excepthook; /* strong, NULL: the default */
     EgRing happened; /* by libuv's callbacks; run after the poll, with the GIL: eg_hub_happened() */
     EgWires *wires;  /* streams; NULL: there were none yet */
     PyObject *dict, *weakrefs;
@@ -714,6 +707,50 @@ eg_hub_cooperates(void)
            && (EG_LIKELY(PyInterpreterState_Get() == eg_state->interpreter)
                || eg_exit_cooperates());
 }
+
+/* ---- follow.c: what belongs to a thread follows the task that is one ---------- */
+/* The task that is what a thread is natively: for a visitor the one that it visits, for a greenlet
+ * that somebody else switches the one whose stack it runs on. */
+static inline EgTask *
+eg_task_owner(EgTask *task)
+{
+    while (EG_UNLIKELY(task->role == EG_VISITOR))
+        task = task->owner;
+    if (EG_LIKELY(task->role != EG_FOREIGN))
+        return task;
+    return task->owner && task->owner->state != EG_ENDED ? task->owner : task->hub->main;
+}
+
+typedef enum { EG_FOLLOW_THREAD, EG_FOLLOW_ASYNCIO, EG_FOLLOW_KINDS } EgFollow;
+/* The thread state's data of one kind becomes *from*'s, and *to*'s goes there; NULL: the data of the
+ * hub's own greenlet. Runs no Python. */
+typedef void (*EgExchange)(EgHub *hub, EgTask *from, EgTask *to);
+extern unsigned
+    eg_follow; /* a bit for each kind that follows tasks now; 0: a switch moves nothing */
+void eg_follow_leave(EgHub *hub, EgTask *me); /* me parks; as the next two, if eg_follow */
+void eg_follow_enter(EgHub *hub, EgTask *me); /* me goes on; NULL: the hub's own greenlet */
+void eg_follow_move(EgHub *hub, EgTask *me);  /* me is found to run, on whatever stack */
+void eg_follow_end(EgTask *me);               /* me ends: its data leaves the thread state */
+/* A kind begins to follow, in all hubs: what their thread states have is their current tasks'. */
+void eg_follow_begin(EgFollow kind, EgExchange exchange);
+void eg_follow_stop(EgFollow kind);
+static inline bool
+eg_follow_on(EgFollow kind)
+{
+    return eg_follow & 1u << kind;
+}
+EgKept *eg_follow_kept(EgHub *hub, EgTask *task); /* task NULL: the hub's own greenlet's */
+int eg_follow_visit(EgKept *kept, visitproc visit, void *arg);
+void eg_follow_clear(EgKept *kept);
+
+/* ---- trace.c: debuggers see tasks as they see threads ------------------------ */
+bool eg_trace_wanted(void);
+void eg_trace_start(void); /* apply threading.gettrace() and getprofile() to this thread */
+void eg_trace_exchange(EgHub *hub, EgTask *from, EgTask *to); /* as an EgExchange */
+void eg_trace_leave(EgHub *hub, EgTask *me); /* me parks, inside of a trace function or not */
+void eg_trace_enter(EgHub *hub, EgTask *me); /* me goes on; NULL: the hub's own greenlet */
+void eg_trace_end(EgTask *me);               /* me, which runs, ends: it is not traced any more */
+void eg_trace_share(void);                   /* the tasks that live are traced as main is */
 
 /* ---- input.c: bytes that have come in and were not read yet ------------------------ */
 #define EG_BIG 16384 /* bytes: from here on a copy costs more than a bytes object of its own */
@@ -1158,9 +1195,6 @@ PyObject *eg_semaphore_wait(PyObject *module, PyObject *args);
 PyObject *eg_semaphore_post(PyObject *module, PyObject *handle);
 
 /* ---- patch_asyncio.c ---------------------------------------------------------------- */
-extern bool eg_asyncio_used;                   /* whether a loop of asyncio has run in a task */
-void eg_asyncio_enter(EgHub *hub, EgTask *me); /* me runs; NULL: the hub's own greenlet */
-void eg_asyncio_end(EgTask *me);
 void eg_asyncio_refresh(void);     /* a thread's dictionary is gone */
 void eg_asyncio_adopt(EgHub *hub); /* the loop that runs already, in the task that runs */
 PyObject *eg_asyncio_turn(PyObject *module, PyObject *unused);
@@ -1186,12 +1220,7 @@ PyObject *eg_native_raise(PyObject *module, PyObject *unused);
 PyObject *eg_native_status(PyObject *module, PyObject *unused);
 
 /* ---- patch_thread.c --------------------------------------------------------- */
-extern bool eg_thread_follows;    /* whether thread-local data follows tasks now */
-void eg_thread_leave(EgTask *me); /* me stops running: keep its thread-local data */
-void eg_thread_enter(EgTask *me); /* me runs: put it in place */
-void eg_thread_end(EgTask *me);   /* me is ending: drop what it kept; runs Python */
-int eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg);
-void eg_thread_kept_clear(EgKept *kept);
+void eg_thread_end(EgTask *me); /* me is ending: drop what it kept; runs Python */
 void eg_thread_after_fork(void);
 unsigned long eg_thread_ident(void); /* what get_ident() says here */
 /* Whether the code that runs is to find that it is not in the main thread: ValueError set. */

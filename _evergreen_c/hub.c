@@ -412,10 +412,8 @@ hub_find_task(EgHub *hub, PyObject *greenlet)
         return NULL; /* a trace function of greenlet's: the task is about to go on */
     if (task) {
         hub->current = task;
-        if (eg_thread_follows)
-            eg_thread_enter(eg_task_owner(task));
-        if (EG_UNLIKELY(eg_asyncio_used))
-            eg_asyncio_enter(hub, eg_task_owner(task));
+        if (EG_UNLIKELY(eg_follow))
+            eg_follow_move(hub, task);
         return task;
     }
     for (int i = 0; i < hub->nidle; i++)
@@ -456,6 +454,9 @@ void
 eg_hub_to_main(EgHub *hub, PyObject *exc)
 {
     EgTask *top = eg_interrupt_top(hub), *main = top ? top : eg_interrupt_main(hub);
+    EgTask *on_its_stack = top ? NULL : eg_park_foreign_on(main);
+    if (on_its_stack)
+        main = on_its_stack; /* that is where its code waits */
     if (main != hub->main || !main->thrown || main->coming) {
         eg_wait_interrupt(main, exc); /* shielded or not */
         return;
@@ -563,6 +564,7 @@ eg_hub_new(PyTypeObject *type)
     if (!hub)
         return NULL;
     hub->thread = PyThread_get_thread_ident();
+    hub->state = PyThreadState_Get();
     hub->now0 = eg_clock_now();
     hub->ticks0 = eg_clock_ticks();
     hub->slice_ticks = SLICE_NS; /* a counter of 1 GHz, until it is measured */
@@ -571,7 +573,7 @@ eg_hub_new(PyTypeObject *type)
     hub->main = eg_task_for(hub, EG_MAIN, eg_park_root_greenlet());
     if (!hub->main || eg_hub_open_port(hub) < 0 || eg_park_hub_create(hub) < 0)
         goto fail;
-    hub->current = hub->main;
+    hub->current = hub->resident = hub->main;
     if (hub->thread == eg_state->main_thread && eg_signal_open(hub) < 0)
         goto fail;
     hub->next_hub = eg_state->hubs;

@@ -67,26 +67,14 @@ eg_interrupt_top(EgHub *hub)
     return hub->signals ? interrupt.top : NULL;
 }
 
-static bool
-task_is_main(EgTask *task)
-{
-    while (task->role == EG_VISITOR || task->role == EG_FOREIGN) {
-        EgTask *below = task->role == EG_VISITOR ? task->owner : task->beneath;
-        if (!below)
-            break;
-        task = below;
-    }
-    return task == interrupt.main;
-}
-
 /* A greenlet that is parked on main's stack; NULL: there is none. */
 static EgTask *
-interrupt_host(EgHub *hub)
+interrupt_host(void)
 {
     EgTask *host = interrupt.top ? interrupt.top : interrupt.main;
     if (host && host->state != EG_PARKED)
-        host = hub->foreign;
-    return host && host->state == EG_PARKED && task_is_main(host) ? host : NULL;
+        host = eg_park_foreign_on(interrupt.main);
+    return host && host->state == EG_PARKED ? host : NULL;
 }
 
 EgNode *
@@ -119,7 +107,7 @@ eg_interrupt_is(const EgNode *node)
 PyObject *
 eg_interrupt_target(EgHub *hub)
 {
-    EgTask *host = interrupt_host(hub);
+    EgTask *host = interrupt_host();
     return host ? host->greenlet : hub->greenlet;
 }
 
@@ -166,25 +154,20 @@ visitor_begin(EgHub *hub, EgTask *host)
     host->state = EG_RUNNING; /* nothing makes it ready */
     hub->current = visitor;
     visitor->state = EG_RUNNING;
-    if (eg_thread_follows)
-        eg_thread_enter(eg_task_owner(visitor));
-    if (EG_UNLIKELY(eg_asyncio_used))
-        eg_asyncio_enter(hub, eg_task_owner(visitor));
+    if (EG_UNLIKELY(eg_follow))
+        eg_follow_enter(hub, visitor);
     return visitor;
 }
 
 static void
 visitor_end(EgHub *hub, EgTask *visitor)
 {
-    EgTask *owner = eg_task_owner(visitor);
     visitor->state = EG_ENDED;
     Py_CLEAR(visitor->thrown); /* it came too late */
     Py_CLEAR(visitor->held);
     eg_later_end(visitor);
-    if (eg_thread_follows)
-        eg_thread_leave(owner);
-    if (EG_UNLIKELY(eg_asyncio_used))
-        hub->asyncio_owner = owner;
+    if (EG_UNLIKELY(eg_follow))
+        eg_follow_leave(hub, visitor);
     hub->current = NULL;
     Py_DECREF(visitor); /* visitor_begin()'s */
 }
@@ -350,7 +333,7 @@ catcher_call(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     bool callback = !me && !hub->forbidden && eg_park_current_greenlet() == hub->greenlet;
     bool by_user = PyCFunction_Check(handler) && number == SIGINT;
-    if (me ? task_is_main(me)
+    if (me ? eg_task_owner(me) == interrupt.main
            : callback && by_user) /* nothing else ends a callback that computes */
         return catcher_handle(handler, number, args, kwargs);
     interrupt.noted |= bit_of(number);

@@ -648,7 +648,7 @@ loop_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(hub->excepthook);
     Py_VISIT(hub->for_main);
     Py_VISIT(hub->dict);
-    int status = eg_thread_kept_visit(&hub->kept, visit, arg);
+    int status = eg_follow_visit(&hub->kept, visit, arg);
     return status ? status : eg_fd_traverse(hub, visit, arg);
 }
 
@@ -659,7 +659,7 @@ loop_clear(PyObject *op)
     Py_CLEAR(hub->main);
     Py_CLEAR(hub->excepthook);
     Py_CLEAR(hub->for_main);
-    eg_thread_kept_clear(&hub->kept);
+    eg_follow_clear(&hub->kept);
     Py_CLEAR(hub->dict);
     return 0;
 }

@@ -318,6 +318,15 @@ foreign_resume(EgHub *hub, EgTask *me)
     Py_DECREF(greenlet);     /* it runs, so this does not end it */
 }
 
+EgTask *
+eg_park_foreign_on(EgTask *owner)
+{
+    EgTask *task = owner->hub ? owner->hub->foreign : NULL;
+    while (task && eg_task_owner(task) != owner)
+        task = task->group_next;
+    return task;
+}
+
 /* As greenlet ends one that nobody refers to; -1: exception. */
 int
 eg_park_end_foreign(EgHub *hub)
@@ -347,10 +356,8 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
 {
     int status = 0;
     me->state = EG_PARKED;
-    if (eg_thread_follows)
-        eg_thread_leave(eg_task_owner(me));
-    if (EG_UNLIKELY(eg_asyncio_used)) /* unless so already: the hub is new, or no loop had run */
-        hub->asyncio_owner = eg_task_owner(me);
+    if (EG_UNLIKELY(eg_follow))
+        eg_follow_leave(hub, me);
     if (EG_UNLIKELY(me->role == EG_FOREIGN))
         foreign_park(hub, me);
     EgNode *node = eg_hub_next(hub, me->wait.since);
@@ -367,10 +374,8 @@ eg_park_switch_away(EgHub *hub, EgTask *me)
     if (EG_UNLIKELY(status < 0) && hub->destroyed)
         return status; /* the thread has another hub, or none */
     hub->current = me;
-    if (eg_thread_follows)
-        eg_thread_enter(eg_task_owner(me));
-    if (EG_UNLIKELY(eg_asyncio_used))
-        eg_asyncio_enter(hub, eg_task_owner(me));
+    if (EG_UNLIKELY(eg_follow))
+        eg_follow_enter(hub, me);
     return status;
 }
 
@@ -452,10 +457,8 @@ static EG_INLINE PyObject *
 worker_run(EgHub *hub, EgTask *task)
 {
     hub->current = task;
-    if (eg_thread_follows)
-        eg_thread_enter(task);
-    if (EG_UNLIKELY(eg_asyncio_used))
-        eg_asyncio_enter(hub, task);
+    if (EG_UNLIKELY(eg_follow))
+        eg_follow_enter(hub, task);
     eg_task_run(task);
     PyObject *self = task->greenlet;
     task->greenlet = NULL;
@@ -559,8 +562,8 @@ hub_start(EgHub *hub, EgTask *task, EgNode *node)
 static EgNode *
 hub_run(EgHub *hub, EgNode *node)
 {
-    if (EG_UNLIKELY(eg_asyncio_used) && node->run)
-        eg_asyncio_enter(hub, NULL);
+    if (EG_UNLIKELY(eg_follow) && node->run)
+        eg_follow_enter(hub, NULL);
     while (node->run) {
         node->run(node);
         if (EG_UNLIKELY(hub->handoff || hub->destroyed)) /* it switched by hand, and others ran */

@@ -1,8 +1,8 @@
 /* patch_asyncio.c: each task may run an event loop of asyncio, beside the others.
  *
  * asyncio keeps the running loop (from 3.14 also the running task) by thread, and CPython the
- * hooks of asynchronous generators likewise.  Here they belong to the task that set them:
- * when another one goes on they are exchanged, once any loop has run at all.
+ * hooks of asynchronous generators likewise.  Here they belong to the task that set them
+ * (follow.c): when another one goes on they are exchanged, once any loop has run at all.
  *
  * That the loop waits without blocking the thread is patch_select.c's business; one that does not
  * wait at all is told to take turns (evergreen/_asyncio.py).
@@ -11,9 +11,9 @@
 
 EG_PATCH(asyncio_set_running_loop, "_asyncio", "_set_running_loop", "asyncio");
 
-bool eg_asyncio_used;
-static PyObject
-    *asyncio_module; /* _asyncio, with the state that 3.12 has there; strong once used */
+/* _asyncio, with the state that 3.12 has there; strong once used */
+static PyObject *asyncio_module;
+static unsigned asyncio_age = 1; /* counts when loops began, or ceased, to tell what runs */
 
 /* Tell asyncio; harmless where nothing changes. */
 static void
@@ -38,8 +38,7 @@ eg_asyncio_refresh(void)
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    EgTask *owner = hub->asyncio_owner;
-    asyncio_set_loop(owner ? owner->kept.running_loop : hub->kept.running_loop);
+    asyncio_set_loop(eg_follow_kept(hub, hub->resident)->running_loop);
     PyErr_Restore(type, value, traceback);
 #endif
 }
@@ -110,19 +109,18 @@ asyncio_put(EgKept *to)
 #endif
 }
 
-/* me (NULL: the hub's own greenlet) goes on. */
-void
-eg_asyncio_enter(EgHub *hub, EgTask *me)
+/* As an EgExchange. */
+static void
+asyncio_exchange(EgHub *hub, EgTask *leaves, EgTask *comes)
 {
-    EgTask *before = hub->asyncio_owner;
-    if (before == me)
-        return;
-    EgKept *from = before ? &before->kept : &hub->kept, *to = me ? &me->kept : &hub->kept;
+    EgKept *from = eg_follow_kept(hub, leaves), *to = eg_follow_kept(hub, comes);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* it may go on because something was thrown into it */
-    hub->asyncio_owner = me;
-    if (EG_UNLIKELY(!asyncio_set_running_loop_patch.applied)) /* nobody told us */
+    if (EG_UNLIKELY(hub->asyncio_age != asyncio_age
+                    || !asyncio_set_running_loop_patch.applied)) { /* nobody told us */
         Py_XSETREF(from->running_loop, asyncio_get_loop());
+        hub->asyncio_age = asyncio_age;
+    }
     asyncio_keep(from);
     if (from->running_loop != to->running_loop)
         asyncio_set_loop(to->running_loop);
@@ -130,12 +128,14 @@ eg_asyncio_enter(EgHub *hub, EgTask *me)
     PyErr_Restore(type, value, traceback);
 }
 
-/* me ends: nothing of it stays in the thread. */
-void
-eg_asyncio_end(EgTask *me)
+static void
+asyncio_find(void)
 {
-    if (me->hub && me->hub->asyncio_owner == me)
-        eg_asyncio_enter(me->hub, NULL);
+    PyObject *name = asyncio_module ? NULL : PyUnicode_FromString("_asyncio");
+    if (name)
+        asyncio_module = PyImport_GetModule(name); /* NULL: it is not imported */
+    Py_XDECREF(name);
+    PyErr_Clear();
 }
 
 /* A loop may run since before the patch, or since before there was a hub. */
@@ -144,19 +144,13 @@ eg_asyncio_adopt(EgHub *hub)
 {
     if (!asyncio_set_running_loop_patch.applied)
         return;
-    PyObject *name = asyncio_module ? NULL : PyUnicode_FromString("_asyncio");
-    if (name)
-        asyncio_module = PyImport_GetModule(name);
-    Py_XDECREF(name);
+    asyncio_find();
     PyObject *loop = asyncio_get_loop();
-    EgTask *me = eg_hub_task(hub);
-    PyErr_Clear(); /* no memory: as if nothing ran */
-    EgKept *kept = me ? &me->kept : &hub->kept;
-    if (loop || kept->running_loop) {
-        hub->asyncio_owner = me;
-        eg_asyncio_used = true;
-    }
-    Py_XSETREF(kept->running_loop, loop);
+    if (!eg_hub_task(hub))
+        PyErr_Clear(); /* no memory: as if nothing ran */
+    if (loop)
+        eg_follow_begin(EG_FOLLOW_ASYNCIO, asyncio_exchange);
+    Py_XDECREF(loop);
 }
 
 PyObject *
@@ -164,8 +158,13 @@ eg_asyncio_adopt_method(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
+    asyncio_age++;
+    asyncio_find();
     if (eg_hub_cooperates())
         eg_asyncio_adopt(eg_hub_here);
+    for (EgHub *hub = eg_state->hubs; asyncio_module && hub; hub = hub->next_hub)
+        if (hub != eg_hub_here) /* its thread alone could say whether a loop runs there */
+            eg_follow_begin(EG_FOLLOW_ASYNCIO, asyncio_exchange);
     Py_RETURN_NONE;
 }
 
@@ -184,14 +183,12 @@ asyncio_set_running_loop(PyObject *self, PyObject *const *args, Py_ssize_t n, Py
     if (!done || !eg_hub_cooperates())
         return done;
     EgHub *hub = eg_hub_here;
-    EgTask *me = eg_hub_task(hub);
-    if (!me && PyErr_Occurred())
-        PyErr_Clear();       /* no memory to know a foreign greenlet by: as the hub's */
-    hub->asyncio_owner = me; /* as it is already, once any loop has run on this hub */
-    eg_asyncio_used = true;
+    if (!eg_hub_task(hub))
+        PyErr_Clear(); /* no memory to know a foreign greenlet by: as the hub's */
+    eg_follow_begin(EG_FOLLOW_ASYNCIO, asyncio_exchange);
     if (self != asyncio_module)
         Py_XSETREF(asyncio_module, Py_XNewRef(self));
-    Py_XSETREF((me ? &me->kept : &hub->kept)->running_loop,
+    Py_XSETREF(eg_follow_kept(hub, hub->resident)->running_loop,
                args[0] == Py_None ? NULL : Py_NewRef(args[0]));
     return done;
 }

@@ -1,8 +1,8 @@
 /* patch_thread.c: threads are tasks where a hub runs.
  *
  * start_new_thread() and start_joinable_thread() start a task, get_ident() tells tasks apart,
- * and what threading.local keeps follows the task through every switch: it hangs on
- * PyThreadState.dict (on 3.13 and later also on threading_local_key), which is swapped.
+ * and what threading.local keeps follows the task (follow.c): it hangs on PyThreadState.dict (on
+ * 3.13 and later also on threading_local_key), which is exchanged.
  *
  * The native threads that are there stay native.  Where C code ends a wait for one without
  * calling anything that could be patched, the wait is made in a pool thread.
@@ -17,81 +17,57 @@
 #define HANDLES 0 /* threads have a lock that C releases when they end */
 #endif
 
-bool eg_thread_follows;
-
 /* ---- thread-local data ----------------------------------------------------------- */
-/* Exchange what the thread state holds for what *kept holds. */
-static void
-thread_swap(EgKept *kept)
+/* What the thread state has goes out, and what was kept comes in. */
+static inline void
+thread_pass(PyObject **out, PyObject **state, PyObject **in)
 {
-    PyThreadState *thread = PyThreadState_Get();
-    PyObject *dict = thread->dict;
-    thread->dict = kept->dict;
-    kept->dict = dict;
+    *out = *state;
+    *state = *in;
+    *in = NULL;
+}
+
+static void
+thread_exchange_local(PyThreadState *state, EgKept *out, EgKept *in)
+{
+    thread_pass(&out->dict, &state->dict, &in->dict);
 #if HANDLES
-    PyObject *key = thread->threading_local_key, *sentinel = thread->threading_local_sentinel;
-    thread->threading_local_key = kept->key;
-    thread->threading_local_sentinel = kept->sentinel;
-    kept->key = key;
-    kept->sentinel = sentinel;
+    thread_pass(&out->key, &state->threading_local_key, &in->key);
+    thread_pass(&out->sentinel, &state->threading_local_sentinel, &in->sentinel);
 #endif
 }
 
+/* As an EgExchange. */
 static void
-thread_forget(EgKept *kept)
+thread_exchange(EgHub *hub, EgTask *from, EgTask *to)
 {
-    if (kept->dict && EG_UNLIKELY(eg_asyncio_used)) {
-        Py_CLEAR(kept->dict);
-        eg_asyncio_refresh();
+    thread_exchange_local(hub->state, eg_follow_kept(hub, from), eg_follow_kept(hub, to));
+    eg_trace_exchange(hub, from, to);
+}
+
+/* Drop the task's thread-local data; finalisers run in the task, which has none meanwhile. */
+static void
+thread_drop_local(EgTask *me)
+{
+    EgKept none = {0};
+    if (eg_follow_on(EG_FOLLOW_THREAD) && me->hub->resident == me)
+        thread_exchange_local(me->hub->state, &me->kept, &none);
+    if (me->kept.dict) {
+        Py_CLEAR(me->kept.dict);
+        if (eg_follow_on(EG_FOLLOW_ASYNCIO))
+            eg_asyncio_refresh();
     }
-    Py_CLEAR(kept->dict);
-    Py_CLEAR(kept->key);
-    Py_CLEAR(kept->sentinel);
-    Py_CLEAR(kept->running_loop);
-    Py_CLEAR(kept->running_task);
-    Py_CLEAR(kept->first_iteration);
-    Py_CLEAR(kept->finalizer);
-}
-
-/* Of the tasks, one at a time has its data in the thread state; hub->kept has the hub's own
- * meanwhile, which is there while no task runs. */
-void
-eg_thread_leave(EgTask *me)
-{
-    if (!me->local_in)
-        return;
-    me->local_in = false;
-    me->hub->local_owner = NULL;
-    thread_swap(&me->kept);      /* in come the empty places of the task */
-    thread_swap(&me->hub->kept); /* in comes the hub's own */
-}
-
-void
-eg_thread_enter(EgTask *me)
-{
-    if (me->local_in)
-        return;
-    if (me->hub->local_owner) /* it did not leave by itself: somebody switched by hand */
-        eg_thread_leave(me->hub->local_owner);
-    me->local_in = true;
-    me->hub->local_owner = me;
-    thread_swap(&me->hub->kept);
-    thread_swap(&me->kept);
+    Py_CLEAR(me->kept.key);
+    Py_CLEAR(me->kept.sentinel);
 }
 
 void
 eg_thread_end(EgTask *me)
 {
-    if (me->local_in) {
-        EgKept own = {0};
-        thread_swap(&own); /* the thread has none while finalisers run in the task */
-        thread_forget(&own);
-        thread_swap(&own); /* and what they have put there */
-        thread_forget(&own);
-        me->local_in = false;
-        me->hub->local_owner = NULL;
-        thread_swap(&me->hub->kept);
-    }
+    thread_drop_local(me);
+    thread_drop_local(me); /* and what finalisers have put there */
+    eg_trace_end(me);
+    eg_follow_end(me);
     if (me->identified) {
         PyObject *ident = PyLong_FromUnsignedLong((unsigned long)(uintptr_t)me);
         PyObject *result = ident ? eg_policy_call("forget_thread", &ident, 1) : NULL;
@@ -112,26 +88,8 @@ eg_thread_end(EgTask *me)
     }
 }
 
-int
-eg_thread_kept_visit(EgKept *kept, visitproc visit, void *arg)
-{
-    Py_VISIT(kept->dict);
-    Py_VISIT(kept->key);
-    Py_VISIT(kept->sentinel);
-    Py_VISIT(kept->running_loop);
-    Py_VISIT(kept->running_task);
-    Py_VISIT(kept->first_iteration);
-    Py_VISIT(kept->finalizer);
-    return 0;
-}
-
-void
-eg_thread_kept_clear(EgKept *kept)
-{
-    thread_forget(kept);
-}
-
-/* thread_follow(on): patched threads begin or end, in the task that calls this */
+/* thread_follow(on): patched threads begin or end, in every hub; what the thread states have is
+ * the main tasks', whoever patches */
 PyObject *
 eg_thread_follow(PyObject *module, PyObject *on)
 {
@@ -139,44 +97,40 @@ eg_thread_follow(PyObject *module, PyObject *on)
     int follows = PyObject_IsTrue(on);
     if (follows < 0)
         return NULL;
-    if (eg_thread_follows == (bool)follows)
+    if (eg_follow_on(EG_FOLLOW_THREAD) == (bool)follows)
         Py_RETURN_NONE;
-    EgHub *hub = eg_hub_here;
-    EgTask *me = hub ? eg_hub_task(hub) : NULL;
-    if (PyErr_Occurred())
+    if (eg_hub_here && !eg_hub_task(eg_hub_here) && PyErr_Occurred())
         return NULL;
-    eg_thread_follows = follows;
     eg_thread_after_fork(); /* notes the process */
-    if (!hub)
-        Py_RETURN_NONE;
-    if (follows) {
-        /* What the thread has is main's, whoever patches. */
-        hub->main->local_in = true;
-        hub->local_owner = hub->main;
-        if (me != hub->main) {
-            eg_thread_leave(hub->main);
-            if (me)
-                eg_thread_enter(me);
+    if (follows)
+        eg_follow_begin(EG_FOLLOW_THREAD, thread_exchange);
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub)
+        if (hub->resident != hub->main) {
+            EgTask *before = follows ? hub->main : hub->resident;
+            thread_exchange(hub, before, follows ? hub->resident : hub->main);
         }
-    } else {
-        if (me && me != hub->main)
-            eg_thread_leave(me);
-        eg_thread_enter(hub->main);
-        hub->main->local_in = false;
-        hub->local_owner = NULL;
-    }
+    if (follows)
+        eg_trace_share();
+    else
+        eg_follow_stop(EG_FOLLOW_THREAD);
     Py_RETURN_NONE;
 }
 
 /* ---- identity ----------------------------------------------------------------------- */
 EG_PATCH(thread_get_ident, "_thread", "get_ident", "thread");
 
+/* The task that stands for the current thread; NULL: a callback runs, or there is no hub. */
+static EgTask *
+thread_task(void)
+{
+    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    return me ? eg_task_owner(me) : NULL;
+}
+
 unsigned long
 eg_thread_ident(void)
 {
-    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
-    if (me)
-        me = eg_task_owner(me);
+    EgTask *me = thread_task();
     if (!me || me->role == EG_MAIN || me->signals) /* signal handlers run in the main thread */
         return PyThread_get_thread_ident();
     me->identified = true;
@@ -288,7 +242,8 @@ thread_spawn(PyObject *function, PyObject *args, PyObject *kwargs)
 static bool
 thread_calls(void)
 {
-    return eg_hub_cooperates() && eg_hub_here->current && eg_hub_here->current->is_thread;
+    EgTask *current = eg_hub_cooperates() ? eg_hub_here->current : NULL;
+    return current && eg_task_owner(current)->is_thread;
 }
 
 bool
@@ -400,8 +355,8 @@ eg_thread_is_sentinel(PyObject *lock)
 static PyObject *
 thread_set_sentinel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    EgTask *me = eg_hub_cooperates() ? eg_hub_task(eg_hub_here) : NULL;
-    if (!me || eg_task_owner(me)->role == EG_MAIN) {
+    EgTask *me = eg_hub_cooperates() ? thread_task() : NULL;
+    if (!me || me->role == EG_MAIN) {
         PyObject *lock = eg_patch_call_original(&thread_set_sentinel_patch, self, args, n, kwnames);
         PyObject *noted = lock ? thread_note_sentinel(lock) : NULL;
         if (!noted)
@@ -573,7 +528,7 @@ thread_handle_join(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
     }
     PyObject *timeout = n ? args[0] : NULL, *join = NULL;
     double seconds = -1;
-    if (eg_hub_here && eg_hub_task(eg_hub_here) == task) {
+    if (thread_task() == task) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot join current thread");
         return NULL;
     }
@@ -597,8 +552,7 @@ thread_handle_is_done(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObj
     EgTask *task = thread_of_handle(self);
     if (task) {
         /* threading asks in a forked child, before the tasks that are not there are dropped. */
-        bool elsewhere =
-            thread_process != getpid() && eg_hub_here && eg_hub_task(eg_hub_here) != task;
+        bool elsewhere = thread_process != getpid() && eg_hub_here && thread_task() != task;
         return PyBool_FromLong(task->state == EG_ENDED || elsewhere);
     }
     if (PyErr_Occurred())

@@ -47,11 +47,6 @@ task_unbind(PyObject *capsule)
     else {
         self->greenlet = NULL;
         self->state = EG_ENDED;
-        bool here = hub == eg_hub_here;
-        if (here)
-            eg_asyncio_end(self);
-        if (self->local_in && here)
-            eg_thread_leave(self);
         if (hub->current == self)
             hub->current =
                 self->beneath && self->beneath->state == EG_RUNNING ? self->beneath : hub->main;
@@ -73,6 +68,16 @@ task_beneath(EgHub *hub, PyObject *greenlet)
     return found && found->state == EG_RUNNING ? found : task;
 }
 
+/* A greenlet that somebody else made is of the task on whose stack it runs now. */
+static EgTask *
+task_rehouse(EgTask *self)
+{
+    EgTask *beneath = task_beneath(self->hub, self->greenlet);
+    if (beneath && beneath != self)
+        Py_XSETREF(self->owner, (EgTask *)Py_NewRef(eg_task_owner(beneath)));
+    return self;
+}
+
 /* The task of a greenlet that somebody else made; borrowed from the greenlet's __dict__, where
  * a capsule keeps it. */
 static EgTask *
@@ -84,13 +89,14 @@ task_for_foreign(EgHub *hub, PyObject *greenlet)
     PyObject *capsule = PyDict_GetItemWithError(*dict, eg_state->str_task_key); /* borrowed */
     EgTask *known = capsule ? PyCapsule_GetPointer(capsule, task_capsule) : NULL;
     if (known && known->hub == hub) /* else it was in a loop before this one */
-        return known;
+        return task_rehouse(known);
     EgTask *self = PyErr_Occurred() ? NULL : task_alloc(eg_state->task_type, hub, EG_FOREIGN);
     if (!self)
         return NULL;
     self->state = EG_RUNNING;
     self->greenlet = greenlet;
     self->beneath = (EgTask *)Py_XNewRef(task_beneath(hub, greenlet));
+    task_rehouse(self);
     if (!(capsule = PyCapsule_New(self, task_capsule, task_unbind))) {
         Py_DECREF(self);
         return NULL;
@@ -303,10 +309,8 @@ task_drop_call(EgTask *self)
     PyGreenlet *greenlet = (PyGreenlet *)self->greenlet;
     while (greenlet->dict)
         Py_CLEAR(greenlet->dict); /* greenlet-local storage: a finaliser may put new things in */
-    if (self->local_in || self->identified || self->tstate_lock)
+    if (self->identified || self->tstate_lock || EG_UNLIKELY(eg_follow))
         eg_thread_end(self);
-    if (EG_UNLIKELY(eg_asyncio_used))
-        eg_asyncio_end(self);
 }
 
 /* Steals context. Somebody may keep it, and its own end expects that it is tracked. */
@@ -599,6 +603,9 @@ eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback)
 static int
 task_kill_with(EgTask *self, PyObject *exc)
 {
+    EgTask *on_its_stack = self->shields ? NULL : eg_park_foreign_on(self);
+    if (on_its_stack) /* its code waits there; what is raised there comes back to it */
+        self = on_its_stack;
     if (self->state == EG_NEW || self->state == EG_STARTED)
         eg_task_end_unrun(self, exc);
     else if (self->state == EG_RUNNING && self->hub == eg_hub_here && eg_hub_here
@@ -699,7 +706,9 @@ task_current(PyObject *type, PyObject *unused)
     EgTask *task = hub ? eg_hub_task(hub) : NULL;
     if (hub && !task && !PyErr_Occurred())
         PyErr_SetString(PyExc_RuntimeError, "no task is running: this is a callback of the loop");
-    return task ? Py_NewRef(eg_task_owner(task)) : NULL;
+    if (task && task->role == EG_VISITOR)
+        task = eg_task_owner(task);
+    return Py_XNewRef((PyObject *)task);
 }
 
 static const EgWaitKind task_switch_kind = {"switch", NULL};
@@ -859,9 +868,10 @@ task_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->hub);
     if (self->role != EG_FOREIGN)
         Py_VISIT(self->greenlet);
-    if (self->role == EG_FOREIGN)
+    if (self->role == EG_FOREIGN) {
         Py_VISIT(self->beneath);
-    if (self->role == EG_VISITOR)
+        Py_VISIT(self->owner);
+    } else if (self->role == EG_VISITOR)
         Py_VISIT(self->owner);
     Py_VISIT(self->target);
     Py_VISIT(self->args);
@@ -878,16 +888,17 @@ task_traverse(PyObject *op, visitproc visit, void *arg)
     for (EgDone *done = task_next_done(self->joiners.first); done;
          done = task_next_done(done->bell.link.next))
         Py_VISIT(done->handler);
-    return eg_thread_kept_visit(&self->kept, visit, arg);
+    return eg_follow_visit(&self->kept, visit, arg);
 }
 
 static int
 task_clear(PyObject *op)
 {
     EgTask *self = (EgTask *)op;
-    if (self->role == EG_FOREIGN)
+    if (self->role == EG_FOREIGN) {
         Py_CLEAR(self->beneath);
-    if (self->role == EG_VISITOR)
+        Py_CLEAR(self->owner);
+    } else if (self->role == EG_VISITOR)
         Py_CLEAR(self->owner);
     Py_CLEAR(self->target);
     Py_CLEAR(self->args);
@@ -907,7 +918,7 @@ task_clear(PyObject *op)
         Py_DECREF(done->handler);
         PyMem_Free(done);
     }
-    eg_thread_kept_clear(&self->kept);
+    eg_follow_clear(&self->kept);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -928,8 +939,8 @@ task_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     if (self->failed && PyObject_CallFinalizerFromDealloc(op) < 0)
         return; /* resurrected by the excepthook */
-    if (self->hub && self->hub->asyncio_owner == self)
-        self->hub->asyncio_owner = NULL; /* it ended in another thread */
+    if (self->hub && self->hub->resident == self)
+        self->hub->resident = NULL; /* it ended in another thread */
     PyObject_GC_UnTrack(op);
     if (self->role
         == EG_THREAD) /* the thread may wait, and not be here: a forked child, or the end */

@@ -1,7 +1,10 @@
 /* trace.c: debuggers, profilers and coverage see tasks as they see threads.
  *
  * threading.settrace() and threading.setprofile() name functions for threads that start
- * later; a task that starts applies them too, unless its native thread is traced already.
+ * later; a task that starts applies them too, unless its native thread is traced already.  Where
+ * threads are tasks, sys.settrace() and sys.setprofile() are the task's that called them, and the
+ * hub's own callbacks are traced as main is.  A task that waits inside of a trace function (a
+ * debugger's, that has stopped it) leaves others to be traced.
  *
  * Not on 3.15: there an exception raised in a frame that was suspended, in another greenlet,
  * while the trace function was set reads monitoring data that the frame's code does not have,
@@ -48,3 +51,205 @@ eg_trace_start(void)
     if (profile && !thread->c_profilefunc)
         trace_apply("setprofile", profile);
 }
+
+/* ---- following tasks ------------------------------------------------------------- */
+#if PY_VERSION_HEX < 0x030f0000
+enum { EG_TRACE = 1, EG_PROFILE = 2 };
+
+/* The interpreter counts how many threads are traced. What is moved about stays counted. */
+static void
+trace_put_out(PyThreadState *state, EgKept *out)
+{
+    out->trace = state->c_tracefunc;
+    out->trace_object = state->c_traceobj;
+    out->profile = state->c_profilefunc;
+    out->profile_object = state->c_profileobj;
+    state->c_tracefunc = state->c_profilefunc = NULL;
+    state->c_traceobj = state->c_profileobj = NULL;
+}
+
+static void
+trace_put_in(PyThreadState *state, EgKept *in)
+{
+    state->c_tracefunc = in->trace;
+    state->c_traceobj = in->trace_object;
+    state->c_profilefunc = in->profile;
+    state->c_profileobj = in->profile_object;
+    in->trace = in->profile = NULL;
+    in->trace_object = in->profile_object = NULL;
+}
+
+/* On 3.11 the evaluation of a frame looks here before it looks for functions. */
+static void
+trace_tell_frame(PyThreadState *state)
+{
+#if PY_VERSION_HEX < 0x030c0000
+    state->cframe->use_tracing =
+        !state->tracing && (state->c_tracefunc || state->c_profilefunc) ? 255 : 0;
+#else
+    (void)state;
+#endif
+}
+
+void
+eg_trace_exchange(EgHub *hub, EgTask *from, EgTask *to)
+{
+    from = from ? from : hub->main;
+    to = to ? to : hub->main;
+    if (from == to)
+        return;
+    trace_put_out(hub->state, &from->kept);
+    trace_put_in(hub->state, &to->kept);
+}
+
+void
+eg_trace_leave(EgHub *hub, EgTask *me)
+{
+    PyThreadState *state = hub->state;
+    me->tracing = (uint16_t)state->tracing;
+    state->tracing = 0;
+#if PY_VERSION_HEX >= 0x030c0000
+    me->event = (int16_t)state->what_event;
+    state->what_event = -1;
+#endif
+}
+
+void
+eg_trace_enter(EgHub *hub, EgTask *me)
+{
+    PyThreadState *state = hub->state;
+    state->tracing = me ? me->tracing : 0;
+#if PY_VERSION_HEX >= 0x030c0000
+    state->what_event = me && me->tracing ? me->event : -1;
+#endif
+    if (me)
+        me->tracing = 0;
+    trace_tell_frame(state);
+}
+
+static void
+trace_set(int which, const EgKept *like)
+{
+    if (which & EG_TRACE)
+        PyEval_SetTrace(like->trace, like->trace_object);
+    if (which & EG_PROFILE)
+        PyEval_SetProfile(like->profile, like->profile_object);
+}
+
+/* Have a task, of whatever hub, be traced as *like* is. This goes through the thread state of the
+ * caller, so that the interpreter counts it; auditing hooks, which are Python, may run. */
+static void
+trace_set_of(EgTask *task, int which, const EgKept *like)
+{
+    EgHub *hub = task->hub;
+    PyThreadState *here = PyThreadState_Get();
+    EgKept own = {0}, changed = {0};
+    if (hub->resident == task && hub->state == here) {
+        trace_set(which, like);
+        return;
+    }
+    trace_put_out(here, &own);
+    trace_put_in(here, &task->kept); /* nothing, if it is resident */
+    trace_set(which, like);
+    trace_put_out(here, &changed);
+    trace_put_in(here, &own);
+    trace_tell_frame(here);
+    if (hub->resident != task)
+        task->kept.trace = changed.trace, task->kept.trace_object = changed.trace_object,
+        task->kept.profile = changed.profile, task->kept.profile_object = changed.profile_object;
+    else
+        trace_put_in(hub->state, &changed);
+}
+
+void
+eg_trace_end(EgTask *me)
+{
+    static const EgKept none;
+    bool resident = eg_follow_on(EG_FOLLOW_THREAD) && me->hub->resident == me;
+    if (resident && (me->hub->state->c_tracefunc || me->hub->state->c_profilefunc))
+        trace_set(EG_TRACE | EG_PROFILE, &none);
+    if (me->kept.trace || me->kept.profile)
+        trace_set_of(me, EG_TRACE | EG_PROFILE, &none);
+}
+
+/* The hub's tasks that have begun, those beside main; new, NULL: exception. */
+static PyObject *
+trace_tasks(EgHub *hub)
+{
+    PyObject *list = PyList_New(0);
+    for (EgTask *task = hub->tasks; list && task; task = task->next)
+        if ((task->state == EG_PARKED || task->state == EG_RUNNING)
+            && PyList_Append(list, (PyObject *)task) < 0)
+            Py_CLEAR(list);
+    return list;
+}
+
+static void
+trace_set_all(EgHub *hub, int which, const EgKept *like)
+{
+    PyObject *tasks = trace_tasks(hub); /* which hooks may change */
+    for (Py_ssize_t i = 0; tasks && i < PyList_GET_SIZE(tasks); i++) {
+        EgTask *task = (EgTask *)PyList_GET_ITEM(tasks, i);
+        if (task->state != EG_ENDED)
+            trace_set_of(task, which, like);
+    }
+    if (!tasks)
+        PyErr_WriteUnraisable(NULL);
+    Py_XDECREF(tasks);
+}
+
+void
+eg_trace_share(void)
+{
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub) {
+        bool in = !hub->resident || hub->resident == hub->main;
+        EgKept like = hub->main->kept;
+        if (in) {
+            like.trace = hub->state->c_tracefunc;
+            like.trace_object = hub->state->c_traceobj;
+            like.profile = hub->state->c_profilefunc;
+            like.profile_object = hub->state->c_profileobj;
+        }
+        if (!like.trace && !like.profile)
+            continue;
+        Py_XINCREF(like.trace_object); /* given back below: hooks may end the tracing */
+        Py_XINCREF(like.profile_object);
+        trace_set_all(hub, EG_TRACE | EG_PROFILE, &like);
+        Py_XDECREF(like.trace_object);
+        Py_XDECREF(like.profile_object);
+    }
+}
+#else
+void
+eg_trace_exchange(EgHub *hub, EgTask *from, EgTask *to)
+{
+    (void)hub;
+    (void)from;
+    (void)to;
+}
+
+void
+eg_trace_leave(EgHub *hub, EgTask *me)
+{
+    (void)hub;
+    (void)me;
+}
+
+void
+eg_trace_enter(EgHub *hub, EgTask *me)
+{
+    (void)hub;
+    (void)me;
+}
+
+void
+eg_trace_end(EgTask *me)
+{
+    (void)me;
+}
+
+void
+eg_trace_share(void)
+{
+}
+#endif

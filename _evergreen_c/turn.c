@@ -29,8 +29,9 @@ static PyObject *turn_name;                    /* strong: "_turn" */
 static void
 turn_pass_on(EgTurn *self)
 {
-    self->owner = eg_queue_peek(&self->waiters);
-    if (self->owner)
+    EgTask *next = eg_queue_peek(&self->waiters);
+    self->owner = next ? eg_task_owner(next) : NULL;
+    if (next)
         eg_queue_wake(&self->waiters, NULL);
 }
 
