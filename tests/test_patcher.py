@@ -34,6 +34,7 @@ GROUPS = {
     "multiprocessing": "multiprocessing",
     "asyncio": "asyncio",
     "sqlite3": "sqlite3",
+    "hashlib": "hashlib",
 }
 
 
