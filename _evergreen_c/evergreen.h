@@ -899,6 +899,8 @@ extern PyMethodDef eg_listener_functions[];
 
 /* ---- fork.c ----------------------------------------------------------------- */
 void eg_fork_leave_child(EgTask *); /* a child made in a task ends with this one */
+void eg_fork_setup(void);
+bool eg_fork_is_news(void); /* a child, and the next was not called yet */
 PyObject *eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks);
 
 /* ---- lock.c: semaphores and locks -------------------------------------------- */

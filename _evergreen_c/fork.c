@@ -48,6 +48,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
     if (me && me->role == EG_TASK) {
         me->prev = me->next = NULL;
         fork_drop_joiners(me);
+        me->is_thread = me->keeps_process = false; /* it is the main thread */
         hub->tasks = me;
         hub->ntasks = 1;
     }
@@ -103,11 +104,27 @@ fork_drop_hub(EgHub *hub)
     eg_park_drop_foreign(hub);
 }
 
+static pid_t fork_process; /* in which eg_fork_after_in_child() was called last */
+
+/* Whether this is a child in which it was not: other functions of os.register_at_fork() run before. */
+bool
+eg_fork_is_news(void)
+{
+    return getpid() != fork_process;
+}
+
+void
+eg_fork_setup(void)
+{
+    fork_process = getpid();
+}
+
 /* after_fork_in_child(keep_tasks) */
 PyObject *
 eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
 {
     (void)module;
+    eg_fork_setup(); /* this process */
     eg_state->main_thread = PyThread_get_thread_ident();
     eg_state->pool_threads = 0;
     if (!eg_hub_here || !eg_hub_here->signals)

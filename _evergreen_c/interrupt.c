@@ -517,10 +517,8 @@ eg_interrupt_after_fork(EgHub *hub, EgTask *me)
         interrupt.top = NULL;
         memset(interrupt.of, 0, sizeof interrupt.of);
     }
-    if (owner->role == EG_TASK) {
-        owner->is_thread = false;
+    if (owner->role == EG_TASK)
         Py_SETREF(interrupt.main, (EgTask *)Py_NewRef(owner));
-    }
 }
 
 int

@@ -392,6 +392,7 @@ module_exec(PyObject *module)
     eg_arena_setup();
     state->interpreter = PyInterpreterState_Get();
     eg_state = state;
+    eg_fork_setup();
     eg_native_open();
     return 0;
 }

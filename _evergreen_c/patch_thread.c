@@ -249,7 +249,7 @@ thread_calls(void)
 bool
 eg_thread_refuses(const char *function)
 {
-    if (!thread_calls())
+    if (!thread_calls() || eg_fork_is_news()) /* in a child, whoever forked is the main thread */
         return false;
     PyErr_Format(PyExc_ValueError, "%s only works in main thread of the main interpreter",
                  function);

@@ -156,13 +156,12 @@ class _ThreadPool:
                 self.queue.put(None)
                 if call is None:
                     return
-            core.signal_mask(mask)
+            future, fn, args, kwargs = call
             try:
-                call[0]._make_call(*call[1:])
+                future._make_call(_under_mask, (mask, fn, args, kwargs), {})
             except BaseException:  # of a callback: the thread goes on
                 LOGGER.critical("Exception in worker", exc_info=True)
-            core.signal_mask(core.SIGNAL_MASK_ALL)
-            del call
+            del call, future, fn, args, kwargs
             self.spare += 1
             if self.room < 0:
                 self.threads.discard(threading.current_thread())
@@ -273,6 +272,15 @@ class ThreadPoolExecutor(Executor, concurrent.futures.ThreadPoolExecutor):
             f"<{type(self).__name__} {pool.prefix} at {id(self):#x}: {state}"
             f"{pool.alive} of {pool.places} threads, {max(0, -pool.spare)} queued>"
         )
+
+
+def _under_mask(mask: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make a call with this signal mask; whoever waits for it goes on when all signals are blocked again."""
+    core.signal_mask(mask)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        core.signal_mask(core.SIGNAL_MASK_ALL)
 
 
 def _processors() -> int:

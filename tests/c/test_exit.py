@@ -143,6 +143,21 @@ def test_tasks_run_yet_while_atexit_functions_wait_for_them():
     assert out == "late\n"
 
 
+def test_pytest_in_a_patched_process_ends_without_a_line_on_stderr(tmp_path):
+    (tmp_path / "conftest.py").write_text("from evergreen import patcher\n\npatcher.patch()\n")
+    (tmp_path / "test_it.py").write_text(
+        "import threading, time\n\n"
+        "def test_it(caplog):\n"
+        "    thread = threading.Thread(target=time.sleep, args=[0.01])\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+    )
+    child = run_python(
+        "import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider']))", cwd=tmp_path
+    )
+    assert (child.returncode, child.stderr) == (0, ""), child.stdout
+
+
 def test_waits_of_our_own_are_native_in_finalisers():
     out = output_of(
         """

@@ -502,3 +502,87 @@ def test_a_fork_in_a_callback_lets_main_go_on_in_the_parent():
         """
     )
     assert out == "6\n"
+
+
+CHILD = """
+import asyncio, os, signal, sys, threading, time
+from evergreen import patcher
+patcher.patch()
+import evergreen
+evergreen.sleep(0)
+
+def in_child():
+    print(threading.current_thread() is threading.main_thread())
+    is_main = lambda: threading.current_thread() is threading.main_thread()
+    signal.signal(signal.SIGUSR1, lambda *args: print("handled", is_main()))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.01)
+    print(signal.set_wakeup_fd(-1))
+
+    async def main():
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(heard.wait(), 10)
+        process = await asyncio.create_subprocess_exec("true")
+        return await process.wait()
+
+    print(asyncio.run(main()), flush=True)
+"""
+
+FORKS = {
+    "fork": """
+pid = os.fork()
+if pid == 0:
+    in_child()
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""",
+    "multiprocessing": """
+import multiprocessing
+process = multiprocessing.get_context("fork").Process(target=lambda: (in_child(), sys.exit(3)))
+process.start()
+process.join()
+print(process.exitcode)
+""",
+}
+
+
+@pytest.mark.parametrize("how", FORKS)
+@pytest.mark.parametrize("where", ["thread", "native thread", "task"])
+def test_whoever_forks_is_the_main_thread_of_the_child(how, where):
+    start = {
+        "thread": "thread = threading.Thread(target=work); thread.start(); thread.join()",
+        "native thread": "evergreen.offload(work)",
+        "task": "evergreen.spawn(work).join()",
+    }[where]
+    out = output_of(
+        f"{CHILD}\ndef work():{textwrap.indent(FORKS[how], '    ')}\n{start}", options=["-Wignore"]
+    )
+    assert out == "True\nhandled True\n-1\n0\n3\n"
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_what_a_handler_raises_in_a_child_is_raised_in_the_thread_that_forked(patched):
+    code = CHILD if patched else "import os, signal, sys, threading, time"
+    out = output_of(
+        code
+        + """
+def work():
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, lambda *args: sys.exit(7))
+        try:
+            threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+            time.sleep(30)
+        except SystemExit as exc:
+            os._exit(exc.code)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+        options=["-Wignore"],
+    )
+    assert out == "7\n"

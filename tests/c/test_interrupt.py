@@ -33,14 +33,16 @@ def in_thread(function, *args, daemon=None):
 PATCH = "from evergreen import patcher; patcher.patch()\n"
 
 
-def ends_as_native(code, expected=None):
-    """Run a program natively and patched: both print the same and end with the same status."""
+def ends_as_native(code, expected):
+    """Run a program natively and patched: both print the same and end with the same status.
+
+    When native threads run is the system's business, so on a busy machine that run has three chances.
+    """
     code = PRELUDE + textwrap.dedent(code)
-    native, patched = run_python(code), run_python(PATCH + code)
-    if expected is not None:
-        assert (native.stdout, native.returncode) == expected, native.stderr
-    assert (patched.stdout, patched.returncode) == (native.stdout, native.returncode), patched.stderr
-    return patched
+    patched = run_python(PATCH + code)
+    assert (patched.stdout, patched.returncode) == expected, patched.stderr
+    natives = (run_python(code) for _ in range(3))
+    assert any((native.stdout, native.returncode) == expected for native in natives)
 
 
 # ---- exceptions --------------------------------------------------------

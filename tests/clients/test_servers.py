@@ -57,8 +57,8 @@ class Askers:
 
 
 @contextlib.contextmanager
-def gunicorn(folder, *options):
-    (folder / "package.py").write_text(APPLICATION)
+def gunicorn(folder, *options, text=APPLICATION):
+    (folder / "package.py").write_text(text)
     port = servers.free_port()
     config = str(ROOT / "examples" / "gunicorn_conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", config, "--workers=1"]
@@ -92,6 +92,34 @@ def test_gunicorn_lets_requests_end_when_it_is_told_to(tmp_path):
         child.send_signal(signal.SIGTERM)
         assert len(askers.wait()) == 20
         assert child.wait(30) == 0
+
+
+FLASK = """
+import logging, threading, time
+import flask
+
+package = application = flask.Flask(__name__)
+
+@application.route("/<seconds>")
+def page(seconds):
+    thread = threading.Thread(target=time.sleep, args=[float(seconds)])
+    thread.start()
+    thread.join()
+    return flask.jsonify(seconds)
+"""
+
+
+@pytest.mark.parametrize("application", ["wsgi", "flask"])
+def test_gunicorn_ends_without_a_line_on_stderr(tmp_path, application):
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+    if application == "flask":
+        pytest.importorskip("flask", reason="flask is not installed")
+    text = FLASK if application == "flask" else APPLICATION
+    with gunicorn(tmp_path, "--log-level=warning", text=text) as (port, child):
+        get(port, "0.01")
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 0
+    assert (tmp_path / "log").read_text() == ""
 
 
 def sockets_of(pid):
@@ -191,4 +219,5 @@ def test_pytest_runs_tests_of_a_patched_program(tmp_path):
     done = run_python(code, *options, cwd=tmp_path, timeout=90, env=ENVIRONMENT)
     assert "1 failed, 3 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert "Deadlock: nothing can ever wake" in done.stdout
+    assert done.stderr == ""
     assert "test_that_leaves_a_task" in done.stdout
