@@ -328,6 +328,8 @@ bool eg_wait_wake(EgTask *, EgLink *by, PyObject *value); /* false: its wait was
  * meets it after the shield; eg_wait_interrupt() does not care. */
 bool eg_wait_throw(EgTask *, PyObject *exc);
 bool eg_wait_interrupt(EgTask *, PyObject *exc);
+/* As eg_wait_throw(), but a task that only yields goes on to its next wait. */
+bool eg_wait_kill(EgTask *, PyObject *exc);
 int eg_shield_enter(EgTask *me);  /* -1: exception, and no shield */
 void eg_shield_begin(EgTask *me); /* the same, raising nothing */
 void eg_shield_leave(EgTask *me);

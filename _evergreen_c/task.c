@@ -599,9 +599,9 @@ eg_task_make_exception(PyObject *type, PyObject *value, PyObject *traceback)
     return exc;
 }
 
-/* -1: exception; the task itself gets exc that way. */
+/* -1: exception; the task itself gets exc that way. throw: how another one gets it. */
 static int
-task_kill_with(EgTask *self, PyObject *exc)
+task_kill_with(EgTask *self, PyObject *exc, bool (*throw)(EgTask *, PyObject *))
 {
     EgTask *on_its_stack = self->shields ? NULL : eg_park_foreign_on(self);
     if (on_its_stack) /* its code waits there; what is raised there comes back to it */
@@ -613,7 +613,7 @@ task_kill_with(EgTask *self, PyObject *exc)
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         return -1;
     } else
-        eg_wait_throw(self, exc);
+        throw(self, exc);
     return 0;
 }
 
@@ -624,7 +624,7 @@ eg_task_kill(EgTask *self, PyObject *reason)
         return 0;
     PyObject *exc = reason ? PyObject_CallOneArg(eg_state->task_exit, reason)
                            : PyObject_CallNoArgs(eg_state->task_exit);
-    int status = exc ? task_kill_with(self, exc) : -1;
+    int status = exc ? task_kill_with(self, exc, eg_wait_throw) : -1;
     Py_XDECREF(exc);
     return status;
 }
@@ -654,11 +654,12 @@ task_kill(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     int status = 0;
-    if (type == Py_None)
-        status = eg_task_kill(self, reason == Py_None ? NULL : reason);
-    else if (self->state != EG_ENDED) {
-        PyObject *exc = eg_task_make_exception(type, value, traceback);
-        status = exc ? task_kill_with(self, exc) : -1;
+    if (self->state != EG_ENDED) {
+        PyObject *exit = eg_state->task_exit;
+        PyObject *exc = type != Py_None     ? eg_task_make_exception(type, value, traceback)
+                        : reason != Py_None ? PyObject_CallOneArg(exit, reason)
+                                            : PyObject_CallNoArgs(exit);
+        status = exc ? task_kill_with(self, exc, eg_wait_kill) : -1;
         Py_XDECREF(exc);
     }
     return status < 0 ? NULL : Py_NewRef(Py_None);

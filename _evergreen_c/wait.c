@@ -195,8 +195,10 @@ eg_wait_settle(EgTask *task)
         wait_hit(task, task->thrown);
 }
 
-bool
-eg_wait_interrupt(EgTask *task, PyObject *exc)
+static const EgWaitKind wait_yield_kind = {"yield", NULL};
+
+static bool
+wait_throw(EgTask *task, PyObject *exc, bool overtakes)
 {
     if (task->state == EG_ENDED)
         return false;
@@ -210,8 +212,24 @@ eg_wait_interrupt(EgTask *task, PyObject *exc)
         Py_XDECREF(before);
     } else
         wait_chain(exc, before);
-    wait_hit(task, exc);
+    if (overtakes)
+        wait_hit(task, exc);
+    else
+        task->thrown = exc; /* at its next wait */
     return true;
+}
+
+bool
+eg_wait_interrupt(EgTask *task, PyObject *exc)
+{
+    return wait_throw(task, exc, true);
+}
+
+bool
+eg_wait_kill(EgTask *task, PyObject *exc)
+{
+    bool yields = task->state == EG_PARKED && task->wait.kind == &wait_yield_kind;
+    return yields && !task->shields ? wait_throw(task, exc, false) : eg_wait_throw(task, exc);
 }
 
 bool
@@ -552,8 +570,6 @@ eg_wait_collect(PyObject **hit, PyObject *exc)
     else
         Py_XDECREF(before); /* it had hit before */
 }
-
-static const EgWaitKind wait_yield_kind = {"yield", NULL};
 
 int
 eg_wait_yield(EgTask *me)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from enum import Enum
+from functools import update_wrapper
 from types import ModuleType
 from typing import Any
 
 from evergreen import _evergreen_c as core
+from evergreen._evergreen_c import shield
 
 Pick = Callable[[str, str], Any]  # of (owner, name), as `core.patch_native`; None: there is none
 
@@ -142,6 +146,38 @@ def execute(name: str, namespace: dict[str, Any], instead: Callable[[str], Modul
         if called in namespace and (is_type or isinstance(value, Enum)):
             namespace[called] = value
     return True
+
+
+_threading_wait = threading.Condition.wait
+
+
+def condition_wait(self: Any, timeout: float | None = None) -> bool:
+    # A waiter that was notified, and is killed or gives up before it has run, notifies the next one.
+    if not self._is_owned():
+        raise RuntimeError("cannot wait on un-acquired lock")
+    turn = threading.Lock()
+    turn.acquire()
+    self._waiters.append(turn)
+    state = self._release_save()
+    notified = False
+    try:
+        if timeout is None:
+            notified = turn.acquire()
+        else:
+            notified = turn.acquire(True, timeout) if timeout > 0 else turn.acquire(False)
+    finally:
+        with shield() if core.loop_here() is not None else nullcontext():
+            self._acquire_restore(state)
+        if not notified:
+            try:
+                self._waiters.remove(turn)
+            except ValueError:
+                self.notify()
+    return notified
+
+
+update_wrapper(condition_wait, _threading_wait)
+del condition_wait.__wrapped__  # type: ignore[attr-defined]
 
 
 def wait_for_tstate_lock(thread: Any, block: bool = True, timeout: float = -1) -> None:

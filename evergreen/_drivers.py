@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import sys
+from functools import update_wrapper
 
 from evergreen import _evergreen_c as core
 
@@ -40,25 +41,28 @@ def imported(module: ModuleType) -> None:
 # ---- psycopg 3 -------------------------------------------------------------------------------
 
 
-class _PsycopgWait:
+_psycopg_waits: dict[Any, Callable[..., Any]] = {}  # by the function that stands for it
+
+
+def _psycopg_wait(native: Callable[..., Any]) -> Callable[..., Any]:
     """Stands for ``wait_c(generator, fileno, ...)``; where an event loop runs, psycopg waits in Python."""
 
-    def __init__(self, native: Callable[..., Any]) -> None:
-        self.native = native
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the generator, waiting when it asks for it; return what it returns."""
+    def wait_c(*args: Any, **kwargs: Any) -> Any:
         if core.loop_here() is None:
-            return self.native(*args, **kwargs)
+            return native(*args, **kwargs)
         waiting: Any = sys.modules["psycopg.waiting"]
         wait = getattr(waiting, "wait_poll", None) or waiting.wait_selector  # 3.1 had no wait_poll at first
         return wait(*args, **kwargs)
 
+    update_wrapper(wait_c, native)
+    _psycopg_waits[wait_c] = native
+    return wait_c
+
 
 def _change_psycopg(extension: Any) -> None:
     found = extension.wait_c
-    native = found.native if isinstance(found, _PsycopgWait) else found
-    wait = _PsycopgWait(native) if _on else native
+    native = _psycopg_waits.pop(found, found)
+    wait = _psycopg_wait(native) if _on else native
     extension.wait_c = wait  # where psycopg.waiting takes it from, once it is imported
     waiting: Any = sys.modules.get("psycopg.waiting")
     for name in ("wait_c", "wait"):  # PSYCOPG_WAIT_FUNC may have chosen another `wait`

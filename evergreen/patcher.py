@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from evergreen import _asyncio, _drivers, _polling
 from evergreen import _evergreen_c as core
-from evergreen._copies import c_module, execute, wait_for_tstate_lock
+from evergreen._copies import c_module, condition_wait, execute, wait_for_tstate_lock
 
 __all__ = ["Finding", "audit", "import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
 
@@ -111,10 +111,12 @@ def _follow() -> None:
     if is_patched("os"):
         core.file_follow()
     _drivers.follow(is_patched("select"))
+    threading.Condition.wait = condition_wait if on else _NATIVE_WAIT  # type: ignore[method-assign]
     if _NATIVE_JOIN is not None:
         threading.Thread._wait_for_tstate_lock = wait_for_tstate_lock if on else _NATIVE_JOIN  # type: ignore[attr-defined]
 
 
+_NATIVE_WAIT = threading.Condition.wait
 # 3.12 and before: how a Thread waits for its end.
 _NATIVE_JOIN = getattr(threading.Thread, "_wait_for_tstate_lock", None)
 

@@ -7,7 +7,9 @@ import _socket
 import _sqlite3  # noqa: F401
 import _ssl  # noqa: F401
 import _thread
+import inspect
 import os
+import pickle
 import queue
 import select
 import selectors
@@ -15,11 +17,12 @@ import socket
 import sys
 import threading
 import time
+import types
 from threading import Lock, Thread
 from time import sleep as early_sleep
 
 import pytest
-from helpers import in_thread, output_of, settle
+from helpers import in_thread, output_of, pass_time, settle
 
 from evergreen import _evergreen_c as core
 from evergreen import patcher, spawn
@@ -693,3 +696,76 @@ def test_the_loop_may_be_made_after_the_patch():
         """
     )
     assert out == "[0, 1, 2]\n"
+
+
+# ---- what stands on threading.Condition ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [queue.Queue, queue.LifoQueue, queue.PriorityQueue])
+def test_a_getter_that_is_killed_after_it_was_notified_leaves_the_item_to_the_next(kind, hub):
+    with patcher.patched():
+        source = kind()
+        for _ in range(20):
+            first, second = spawn(source.get), spawn(source.get)
+            settle()
+            source.put(1)
+            first.kill()
+            assert second.result(1) == 1
+
+
+def test_a_semaphore_whose_notified_waiter_is_killed_wakes_the_next(hub):
+    with patcher.patched():
+        gate = threading.Semaphore(0)
+        first, second = spawn(gate.acquire), spawn(gate.acquire)
+        settle()
+        gate.release()
+        first.kill()
+        assert second.result(1)
+
+
+def test_a_waiter_whose_time_is_up_as_it_is_notified_hands_the_notification_on(hub):
+    with patcher.patched():
+        condition = threading.Condition()
+
+        def wait(timeout):
+            with condition:
+                return condition.wait(timeout)
+
+        first, second = spawn(wait, 0.005), spawn(wait, None)
+        settle()
+        with condition:
+            pass_time(0.01)
+            condition.notify()
+        assert first.result(1) or second.result(1)
+        with condition:
+            condition.notify()
+        second.join(1)
+
+
+def test_what_stands_for_a_method_of_threading_looks_like_it():
+    native = threading.Condition.wait
+    with patcher.patched():
+        ours = threading.Condition.wait
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            assert getattr(ours, name) == getattr(native, name)
+        assert inspect.signature(ours).parameters.keys() == inspect.signature(native).parameters.keys()
+        assert pickle.loads(pickle.dumps(ours)) is ours
+    assert threading.Condition.wait is native
+
+
+def test_what_stands_for_psycopgs_wait_is_a_function_with_its_name(monkeypatch):
+    from evergreen import _drivers
+
+    def wait_c(gen, fileno, interval=0.0):
+        """Wait for the connection."""
+
+    extension = types.SimpleNamespace(wait_c=wait_c, __name__="psycopg_c._psycopg")
+    monkeypatch.setattr(_drivers, "_on", True)
+    _drivers._change_psycopg(extension)
+    ours = extension.wait_c
+    assert ours is not wait_c and isinstance(ours, types.FunctionType)
+    assert (ours.__name__, ours.__doc__, ours.__module__) == ("wait_c", wait_c.__doc__, wait_c.__module__)
+    assert inspect.signature(ours) == inspect.signature(wait_c)
+    monkeypatch.setattr(_drivers, "_on", False)
+    _drivers._change_psycopg(extension)
+    assert extension.wait_c is wait_c

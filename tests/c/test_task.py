@@ -1504,3 +1504,18 @@ def test_a_reason_for_a_task_that_has_not_run_and_for_oneself(hub):
     with pytest.raises(TaskExit) as info:
         spawn(lambda: Task.current().kill(reason="mine")).result()
     assert info.value.reason == "mine"
+
+
+def test_a_task_killed_while_it_only_yields_goes_on_to_its_next_wait(hub):
+    steps = []
+
+    def work():
+        sleep(0)
+        steps.append("on")
+        sleep(0)
+        steps.append("never")
+
+    task = spawn(work)
+    spawn(lambda: task.kill())
+    settle()
+    assert steps == ["on"] and not task.is_alive()
