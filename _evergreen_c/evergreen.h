@@ -1107,8 +1107,7 @@ extern EgPatch *const eg_patch_os[],
                                                          *const eg_patch_signal[],
                                                              *const eg_patch_file[],
                                                                  *const eg_patch_input[],
-                                                                     *const eg_patch_sqlite[],
-                                                                         *const eg_patch_hashlib[];
+                                                                     *const eg_patch_sqlite[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,

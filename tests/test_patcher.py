@@ -37,7 +37,6 @@ GROUPS = {
     "multiprocessing": "multiprocessing",
     "asyncio": "asyncio",
     "sqlite3": "sqlite3",
-    "hashlib": "hashlib",
 }
 
 

@@ -27,7 +27,7 @@ def follow(
     try:
         while True:
             ended = child.poll() is not None
-            lines = report.read_text().splitlines()
+            lines = report.read_text().split("\n")[:-1]  # the last one may be half there
             for line in lines[seen:]:
                 what, test, *status = json.loads(line)
                 running = test if what == "start" else None

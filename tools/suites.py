@@ -89,7 +89,8 @@ def command_of(project: Project, patched: bool) -> list[str]:
     arguments = shlex.split(project.arguments)
     if not project.script:
         plugins = ["-p", "suite_report", "-p", "no:cacheprovider"]
-        arguments = ["-m", "pytest", *arguments, *plugins, "--rootdir=."]
+        options = ["--rootdir=.", "--continue-on-collection-errors"]
+        arguments = ["-m", "pytest", *arguments, *plugins, *options]
     else:
         arguments = [project.script, *arguments]
     if patched:
