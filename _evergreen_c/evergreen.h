@@ -868,6 +868,8 @@ void eg_wires_destroy(EgHub *hub); /* and after */
 void eg_wires_after_fork(EgHub *hub, bool keep);
 
 /* ---- stream.c, tcp.c, pipe.c, tty.c: what tasks read from and write to ------------------ */
+typedef enum { EG_PEER_THERE, EG_PEER_ENDED, EG_PEER_BROKE } EgPeerState;
+
 struct EgStream {
     PyObject_HEAD
     EgWire *wire;     /* NULL: not connected yet, or closed */
@@ -878,6 +880,7 @@ struct EgStream {
     EgQueue turns;    /* tasks that wait for another task's read to end */
     EgQueue writers;  /* for room, or for everything to be sent */
     Py_ssize_t high;  /* bytes: a writer with more than that unsent waits */
+    EgPeerState peer; /* as it was when this was closed */
     bool busy;        /* a read is waiting */
     bool closed;
     PyObject *weakrefs;

@@ -19,6 +19,7 @@
 #include "evergreen.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <structmember.h>
 
 #define HIGH_WATER 65536
@@ -252,10 +253,40 @@ eg_stream_forked(EgStream *self, EgWire *wire, bool keep)
 }
 
 /* ---- closing ------------------------------------------------------------------------------------ */
+static EgPeerState
+stream_peer_state(const EgWire *wire)
+{
+    if (wire->write_status || (wire->read_status && wire->read_status != UV_EOF))
+        return EG_PEER_BROKE;
+    return wire->read_status ? EG_PEER_ENDED : EG_PEER_THERE;
+}
+
+PyDoc_STRVAR(stream_peer_state_doc,
+"_peer_state($self, /)\n"
+"--\n"
+"\n"
+"Return what the peer has done: 0: nothing, 1: it has ended its side, 2: the connection is broken.");
+
+static PyObject *
+stream_peer_state_method(PyObject *op, PyObject *unused)
+{
+    EgStream *self = (EgStream *)op;
+    (void)unused;
+    if (!self->wire)
+        return PyLong_FromLong(self->peer);
+    struct pollfd entry = {.fd = self->wire->fd, .events = 0};
+    EgPeerState state = stream_peer_state(self->wire);
+    if (state < EG_PEER_BROKE && poll(&entry, 1, 0) > 0) /* nobody has read or written since */
+        state = EG_PEER_BROKE;
+    return PyLong_FromLong(state);
+}
+
 static void
 stream_close(EgStream *self, bool abort)
 {
     EgWire *wire = self->wire;
+    if (wire)
+        self->peer = stream_peer_state(wire);
     self->wire = NULL;
     self->closed = true;
     eg_input_clear(&self->early);
@@ -1344,6 +1375,7 @@ static PyMethodDef stream_methods[] = {
     {"shutdown", stream_shutdown, METH_NOARGS, stream_shutdown_doc},
     {"close", stream_close_method, METH_NOARGS, stream_close_doc},
     {"abort", stream_abort, METH_NOARGS, stream_abort_doc},
+    {"_peer_state", stream_peer_state_method, METH_NOARGS, stream_peer_state_doc},
     {"fileno", stream_fileno, METH_NOARGS, stream_fileno_doc},
     {"__enter__", stream_enter, METH_NOARGS, NULL},
     {"__exit__", EG_METHOD(stream_exit), METH_FASTCALL, NULL},

@@ -42,7 +42,7 @@ eg_address_parse(PyObject *address, struct sockaddr_storage *result)
                           &scope))
         return -1;
     if (port < 0 || port > 65535) {
-        PyErr_SetString(PyExc_OverflowError, "port must be 0 to 65535");
+        PyErr_Format(PyExc_OverflowError, "port must be 0 to 65535, not %d", port);
         return -1;
     }
     memset(result, 0, sizeof *result);

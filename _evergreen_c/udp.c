@@ -118,9 +118,9 @@ udp_address(EgUdp *self, PyObject *arg, struct sockaddr_storage *address)
 {
     if (eg_address_parse(arg, address) == 0)
         return 0;
-    if (!PyErr_ExceptionMatches(PyExc_ValueError))
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError))
         return -1;
-    PyErr_Clear(); /* a name */
+    PyErr_Clear(); /* a name, or a service's; else _resolve() says what is wrong */
     PyObject *numeric = PyObject_CallMethod((PyObject *)self, "_resolve", "(O)", arg);
     int status = numeric ? eg_address_parse(numeric, address) : -1;
     Py_XDECREF(numeric);

@@ -42,10 +42,11 @@ def serve(listen, target, context):
     """Forward connections until somebody presses Ctrl-C."""
 
     def handle(client):
+        name = client.peername
         try:
             forward(client, target)
         except* OSError as group:
-            print(f"{client.peername}: {group.exceptions[0]}", file=sys.stderr)
+            print(f"{name}: {group.exceptions[0]}", file=sys.stderr)
 
     server = TLSServer(handle, context)
     server.bind(listen)

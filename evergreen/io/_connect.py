@@ -30,7 +30,10 @@ def resolve(
 
     Raises `socket.gaierror`; `OverflowError`: there is no such port, which the C library cuts off at 16 bits.
     """
-    if isinstance(port, int) and not 0 <= port <= 65535:
+    if not isinstance(port, int | str | bytes | None):
+        raise TypeError(f"port must be an int or a service's name, not {port!r}")
+    number = int(port) if isinstance(port, str) and port.isascii() and port.isdigit() else port
+    if isinstance(number, int) and not 0 <= number <= 65535:
         raise OverflowError(f"port must be 0 to 65535, not {port}")
     flags = socket.AI_PASSIVE if passive else 0
     if isinstance(host, str):
@@ -41,6 +44,12 @@ def resolve(
     except socket.gaierror:
         found = _policy.offload_name_lookup(_getaddrinfo, (host, port, family, kind, 0, flags), None)
     return found
+
+
+def describe(exc: socket.gaierror, host: str | None, port: int | str) -> str:
+    """What a failed resolve() says: what is wrong, and with which half of the address."""
+    wrong = f"port {port!r}" if exc.errno == socket.EAI_SERVICE else repr(host)
+    return f"{exc.strerror}: {wrong}"
 
 
 def interleave(found: Iterable[AddressInfo]) -> list[AddressInfo]:
@@ -99,13 +108,25 @@ def race(found: list[AddressInfo], source: Any = None) -> int:
             _drop(sock)
 
 
+class _SourceError(OSError):
+    """It is the source address that will not do."""
+
+
+def where(address: Any) -> str:
+    """An address in an error message."""
+    return f"{address[0]} port {address[1]}"
+
+
 def _begin(info: AddressInfo, source: Any) -> socket.socket:
     family, kind, proto, _, address = info
     sock = socket.socket(family, kind, proto)
     try:
         sock.setblocking(False)
         if source is not None:
-            sock.bind(source)
+            try:
+                sock.bind(source)
+            except OSError as exc:
+                raise _SourceError(exc.errno, f"{exc.strerror} (binding to {where(source)})") from None
         code = sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS, errno.EINTR):
             raise OSError(code, os.strerror(code))
@@ -130,7 +151,9 @@ def _drop(sock: socket.socket) -> None:
 
 def _told(exc: OSError, address: Any) -> OSError:
     """The same error, saying where to."""
-    return OSError(exc.errno, f"{exc.strerror} (connecting to {address[0]} port {address[1]})")
+    if isinstance(exc, _SourceError):
+        return exc
+    return OSError(exc.errno, f"{exc.strerror} (connecting to {where(address)})")
 
 
 def connect_unix(path: str | bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -87,8 +88,35 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _BACK_OFF = (0.01, 1.0)  # seconds: the first and the longest pause while descriptors are short
 
 
+# What the kernel says of a peer that has gone; ENODATA: IncompleteReadError.
+_PEER_HAS_GONE = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNRESET EPIPE ENOTCONN ECONNABORTED ETIMEDOUT EHOSTUNREACH EHOSTDOWN ENETUNREACH ENETDOWN ENODATA"
+    ).split()
+)
+
+
+def _is_peers_doing(stream: Any, exc: BaseException) -> bool:
+    """Whether an exception, or each of a group, says no more than that the peer of this stream has gone."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_peers_doing(stream, each) for each in exc.exceptions)
+    return bool(stream._blames_peer(exc))
+
+
+def _log_peer(stream: Any, exc: BaseException) -> None:
+    """Note that a connection has ended so; without the module logging nobody could see the record."""
+    if logging := sys.modules.get("logging"):
+        logging.getLogger("evergreen.io").debug("the peer of %r has gone: %s", stream, exc)
+
+
 class StreamConnection:
     """What connections that a server accepted have beside a stream's methods."""
+
+    def _blames_peer(self, exc: BaseException) -> bool:
+        if not isinstance(exc, OSError) or exc.errno not in _PEER_HAS_GONE:
+            return False
+        return self._peer_state() >= (1 if exc.errno == errno.ENODATA else 2)  # type: ignore[attr-defined,no-any-return]
 
     _server: StreamServer | None  # a member of Stream
 
@@ -118,15 +146,15 @@ def _handle(server: StreamServer, connection: Any) -> None:
             server.handle_connection(connection)
             return
         handler(connection)
-        if connection.unsent:  # else there is at most an error that the handler was told
-            connection.flush()
+        connection.__exit__(None, None, None)  # sends what is unsent, and closes it
     except BaseException as exc:
         dropped = server._closed and connection.closed  # the server has closed it under the handler
+        gone = _is_peers_doing(connection, exc)
         connection.close()
-        if not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
+        if gone:
+            _log_peer(connection, exc)
+        elif not (dropped and isinstance(exc, OSError) and exc.errno == errno.EBADF):
             raise
-    else:
-        connection.close()
 
 
 class StreamServer:
@@ -134,7 +162,9 @@ class StreamServer:
 
     Each connection is handled in a task of its own: by *handler*, a function that takes the
     connection, which is closed when it returns; or by the method handle_connection() of a subclass,
-    which closes it itself, or hands it on.  An exception in either closes the connection.
+    which closes it itself, or hands it on.  An exception in either closes the connection, and is
+    reported as of any task; but if it says that the peer of this connection has gone (a reset, a broken
+    pipe, an end in the middle of a message), it is only a debug record of the logger ``evergreen.io``.
 
     At *max_connections* open ones, the server accepts no more until one is closed; the kernel's
     backlog holds the others.  When descriptors run out it reports that once and tries again,

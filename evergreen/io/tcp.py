@@ -44,7 +44,7 @@ def _resolve(address: Address, *, family: int = 0, passive: bool = False) -> lis
     try:
         return _connect.resolve(host, port, socket.SOCK_STREAM, family=family, passive=passive)
     except socket.gaierror as exc:
-        raise _mix(TCPError, socket.gaierror)(exc.errno, f"{exc.strerror}: {host!r}") from None
+        raise _mix(TCPError, socket.gaierror)(exc.errno, _connect.describe(exc, host, port)) from None
 
 
 class TCPStream(_TCPStream):
@@ -130,7 +130,7 @@ class TCPServer(StreamServer):
             sock.listen(socket.SOMAXCONN)
         except OSError as exc:
             sock.close()
-            raise TCPError(exc.errno, f"{exc.strerror}: {address[0]} port {address[1]}") from None
+            raise TCPError(exc.errno, f"{exc.strerror}: {_connect.where(address)}") from None
         self._socket, self._nodelay = sock, True
 
     @property

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from evergreen._evergreen_c import _TLSMessages
-from evergreen.io.stream import _incomplete_read
+from evergreen.io.stream import IncompleteReadError, _incomplete_read, _is_peers_doing, _log_peer
 from evergreen.io.tcp import Address, TCPClient, TCPConnection, TCPServer
 from evergreen.locks import Lock
 from evergreen.timeout import fail_after, move_on_after
@@ -407,6 +407,15 @@ class TLSStream(_TLSMessages):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _blames_peer(self, exc: BaseException) -> bool:
+        """Whether an exception says no more than that the peer has gone, or speaks no TLS any more."""
+        if self._broken and isinstance(exc, ssl.SSLError | BrokenPipeError):
+            return True
+        if self._ended and isinstance(exc, IncompleteReadError):
+            return True
+        beneath = getattr(self._stream, "_blames_peer", None)
+        return beneath is not None and bool(beneath(exc))
+
     # ---- what is known of it --------------------------------------------------------------------
 
     @property
@@ -563,8 +572,11 @@ def _handle(server: TLSServer, connection: TCPConnection) -> None:
             server._handler(stream)
     except BaseException as exc:
         dropped = server._closed and connection.closed and isinstance(exc, OSError)
+        gone = _is_peers_doing(stream, exc)
         stream.close()
-        if not dropped:  # the server has closed it under the handler
+        if gone:
+            _log_peer(stream, exc)
+        elif not dropped:  # the server has closed it under the handler
             raise
 
 

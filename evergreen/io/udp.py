@@ -51,20 +51,26 @@ class UDPEndpoint(UDPSocket):
         try:
             found = _connect.resolve(host, port, socket.SOCK_DGRAM, family=family, passive=passive)
         except socket.gaierror as exc:
-            raise _mix(UDPError, socket.gaierror)(exc.errno, f"{exc.strerror}: {host!r}") from None
+            raise _mix(UDPError, socket.gaierror)(exc.errno, _connect.describe(exc, host, port)) from None
         return found[0]
 
     def _resolve(self, address: Address) -> Address:
         numeric: Address = self._lookup(address)[4]
         return numeric
 
-    def _ask(self, question: Callable[[socket.socket], _T], family: int = socket.AF_INET) -> _T:
-        """Do something with a socket object that stands for the descriptor."""
+    def _ask(
+        self,
+        question: Callable[[socket.socket], _T],
+        family: int = socket.AF_INET,
+        address: Address | None = None,
+    ) -> _T:
+        """Do something with a socket object that stands for the descriptor; an error tells the address."""
         sock = socket.socket(fileno=self._open(family))
         try:
             return question(sock)
         except OSError as exc:
-            raise UDPError(exc.errno, exc.strerror) from None
+            text = f"{exc.strerror}: {_connect.where(address)}" if address else exc.strerror
+            raise UDPError(exc.errno, text) from None
         finally:
             sock.detach()
 
@@ -83,7 +89,7 @@ class UDPEndpoint(UDPSocket):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
 
-        self._ask(bind, family)
+        self._ask(bind, family, addr)
 
     def connect(self, addr: Address | None) -> None:
         """Send to this address by default, and receive from it alone; None: from anybody again."""
@@ -91,7 +97,7 @@ class UDPEndpoint(UDPSocket):
             self._ask(_disconnect)
             return
         family, _, _, _, where = self._lookup(addr)
-        self._ask(lambda sock: sock.connect(where), family)
+        self._ask(lambda sock: sock.connect(where), family, addr)
 
     @property
     def sockname(self) -> Address:

@@ -3,9 +3,12 @@
 import contextlib
 import re
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -42,6 +45,22 @@ def lines(port):
 def test_echo_server_and_client():
     with server("echo_server.py", 0) as (_, port):
         assert run("echo_client.py", port, input="one\ntwo\n") == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("name", ["echo_server.py", "chat_server.py"])
+def test_clients_that_reset_their_connections_leave_nothing_on_stderr(name):
+    with server(name, 0) as (child, port):
+        for sent in (b"", b"x", b"name\n", b"name\nline\n"):
+            sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+            sock.sendall(sent)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        sock, file = lines(port)
+        with sock, file:
+            sock.sendall(b"after\n")
+            assert "after" in file.readline()
+        child.terminate()
+        assert child.communicate()[1] == ""
 
 
 def test_chat_server():

@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import socket
+import struct
 import threading
 from random import Random
 
@@ -18,6 +19,7 @@ from evergreen.event import Event
 from evergreen.io import _connect, tcp
 from evergreen.io.stream import StreamError
 from evergreen.io.tcp import TCPClient, TCPConnection, TCPError, TCPServer
+from evergreen.io.udp import UDPEndpoint
 from evergreen.timeout import Timeout
 
 HERE = ("127.0.0.1", 0)
@@ -131,6 +133,25 @@ def test_a_bad_address(hub, address):
         TCPClient().connect(address)
     with pytest.raises((TypeError, TCPError)):
         TCPServer().bind(address)
+
+
+@pytest.mark.parametrize("end", [TCPServer(echo).bind, UDPEndpoint().bind, UDPEndpoint().send])
+def test_an_error_names_the_half_of_the_address_that_is_wrong(hub, end):
+    def said(*address):
+        args = (b"", address) if end.__name__ == "send" else (address,)
+        with pytest.raises((OSError, TypeError, OverflowError)) as caught:
+            end(*args)
+        return str(caught.value)
+
+    assert said("127.0.0.1", "no-service").endswith("port 'no-service'")
+    assert said("no-host.invalid", 1).endswith(": 'no-host.invalid'")
+    assert said("127.0.0.1", "70000") == "port must be 0 to 65535, not 70000"
+    assert said("127.0.0.1", 1.5).startswith("port must be")
+
+
+def test_an_error_names_the_source_address_if_that_is_wrong(hub):
+    with TCPClient() as client, pytest.raises(TCPError, match="binding to 192.0.2.1 port 0"):
+        client.connect(("127.0.0.1", 1), ("192.0.2.1", 0))
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 70000])
@@ -413,6 +434,64 @@ def test_a_failing_handler_closes_its_connection_and_is_reported(hub):
         assert client.read(1) == b""
         gc.collect()
     assert [args.exc_type for args in reported] == [LookupError]
+    hub.excepthook = None
+
+
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        echo,
+        lambda connection: [connection.write(line) for line in connection],
+        lambda connection: connection.read_exactly(100),
+        lambda connection: [connection.write(bytes(65536)) for _ in iter(int, 1)],
+        lambda connection: (evergreen.sleep(0.01), connection.peername),
+        lambda connection: (evergreen.sleep(0.01), connection.flush(), connection.shutdown()),
+    ],
+)
+def test_a_client_that_resets_its_connection_is_a_debug_record_and_no_more(hub, handler, caplog):
+    caplog.set_level("DEBUG", "evergreen.io")
+    with Serving(handler) as serving:
+        for sent in (b"", b"some"):
+            client = socket.create_connection(serving.server.sockname)
+            client.send(sent)
+            turns(2)
+            reset(client)
+            while serving.server.connections:
+                evergreen.sleep(0.001)
+    gc.collect()  # reports tasks that failed, and the fixture looks
+    assert all(record.levelname == "DEBUG" for record in caplog.records)
+    assert len(caplog.records) == 2 or handler is not echo
+
+
+def test_a_client_that_resets_its_connection_in_a_group_of_tasks_is_quiet(hub):
+    def handler(connection):
+        with evergreen.TaskGroup() as group:
+            group.spawn(connection.read_exactly, 5)
+            group.spawn(evergreen.sleep, 10)
+
+    with Serving(handler) as serving:
+        client = socket.create_connection(serving.server.sockname)
+        turns(2)
+        reset(client)
+        turns()
+
+
+def test_an_error_of_another_connection_is_reported_though_it_is_a_reset(hub):
+    reported = []
+    hub.excepthook = reported.append
+
+    def handler(connection):
+        raise ConnectionResetError(errno.ECONNRESET, "from a database")
+
+    with Serving(handler) as serving, serving.client() as client:
+        assert client.read(1) == b""
+        gc.collect()
+    assert [args.exc_type for args in reported] == [ConnectionResetError]
     hub.excepthook = None
 
 

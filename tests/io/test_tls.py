@@ -5,6 +5,7 @@ import errno
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -425,6 +426,34 @@ def test_a_peer_that_is_stuck_in_its_own_write_does_not_hold_up_shutdown_and_clo
         stream.close()
     call.get()
     evergreen.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["reset", "garbage", "no close_notify"])
+def test_a_client_that_breaks_its_connection_is_not_reported(hub, how):
+    def handler(stream):
+        while data := stream.read(100):
+            stream.write(data)
+        stream.write(b"bye")
+
+    def work():
+        with socket.create_connection(server.sockname) as sock:
+            with client_context().wrap_socket(sock, server_hostname="localhost") as client:
+                client.sendall(b"hello")
+                assert client.recv(5) == b"hello"
+                if how == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif how == "garbage":
+                    socket.socket.send(client, b"garbage" * 100)
+                    client.recv(5)
+                else:
+                    socket.socket.shutdown(client, socket.SHUT_WR)
+                    socket.socket.recv(client, 100)
+
+    with serving(handler) as server:
+        with contextlib.suppress(OSError):
+            native(work).get()
+        while server.connections:
+            evergreen.sleep(0.001)
 
 
 def test_a_reset_is_a_connection_error(hub):
