@@ -683,6 +683,14 @@ eg_wait_check(void)
     return EG_UNLIKELY(hub && hub->current && hub->current->thrown) ? eg_wait_meet() : 0;
 }
 
+/* Before an operation that takes something: a kill does not overtake the yield, and must not come
+ * after what is taken, which would be lost. */
+static inline int
+eg_wait_yield_first(EgTask *me)
+{
+    return eg_wait_yield(me) < 0 ? -1 : eg_wait_check();
+}
+
 /* Whether others have to have their turn. */
 static inline bool
 eg_hub_slice_is_over(const EgHub *hub)

@@ -788,7 +788,7 @@ fs_turn(EgHub *hub)
     if (!eg_hub_task(hub))
         return PyErr_Occurred() ? -1 : 0;
     EgTask *me = eg_wait_begin();
-    return me ? eg_wait_yield(me) : -1;
+    return me ? eg_wait_yield_first(me) : -1;
 }
 
 /* Memory for the native thread to read into, instead of the caller's. */

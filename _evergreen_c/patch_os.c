@@ -121,7 +121,7 @@ eg_os_give_way(void)
 {
     os_turns = 0;
     EgTask *me = eg_os_may_wait() ? eg_wait_begin() : NULL;
-    return me ? eg_wait_yield(me) : PyErr_Occurred() ? -1 : 0;
+    return me ? eg_wait_yield_first(me) : PyErr_Occurred() ? -1 : 0;
 }
 
 /* A task whose descriptors are always ready must not starve the others. */

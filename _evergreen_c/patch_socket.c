@@ -274,7 +274,7 @@ call_give_way(SocketCall *call)
         return 0; /* a callback, which may not; its call may still not block */
     }
     EgTask *me = eg_wait_begin();
-    return me && eg_wait_yield(me) == 0 ? call_look_again(call) : -1;
+    return me && eg_wait_yield_first(me) == 0 ? call_look_again(call) : -1;
 }
 
 /* A task whose sockets are always ready must not starve the others. See eg_wait_yield(). */

@@ -92,7 +92,7 @@ eg_stream_turn(void)
         return 0;
     }
     EgTask *me = eg_wait_begin();
-    return me ? eg_wait_yield(me) : -1;
+    return me ? eg_wait_yield_first(me) : -1;
 }
 
 /* Begin a read: the stream's wire, and the right to wait for input; NULL: exception. */
