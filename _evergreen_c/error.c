@@ -8,8 +8,7 @@ eg_error_raise(int status)
 {
     if (status == UV_ENOMEM)
         return PyErr_NoMemory();
-    if (status == UV_ECANCELED || UV_ERRNO_MAX + 1 > status || -status > 4096) {
-        /* libuv's own, without an errno: EAI_*, UV_EOF, UV_UNKNOWN, ... */
+    if (status <= UV_EAI_ADDRFAMILY) { /* libuv's own: EAI_*, UV_CHARSET, UV_UNKNOWN, UV_EOF */
         PyObject *args = Py_BuildValue("(is)", status, uv_strerror(status));
         if (args)
             PyErr_SetObject(PyExc_OSError, args);
