@@ -444,10 +444,23 @@ fs_seconds(const uv_timespec_t *at)
     return (double)at->tv_sec + 1e-9 * (double)at->tv_nsec;
 }
 
-static long long
+/* New: int64 nanoseconds end in 2262, a file's seconds do not. */
+static PyObject *
 fs_ns(const uv_timespec_t *at)
 {
-    return (long long)at->tv_sec * 1000000000 + at->tv_nsec;
+    long long ns;
+    if (!__builtin_mul_overflow((long long)at->tv_sec, 1000000000LL, &ns)
+        && !__builtin_add_overflow(ns, (long long)at->tv_nsec, &ns))
+        return PyLong_FromLongLong(ns);
+    PyObject *seconds = PyLong_FromLongLong(at->tv_sec), *rest = PyLong_FromLong(at->tv_nsec);
+    PyObject *billion = PyLong_FromLong(1000000000);
+    PyObject *whole = seconds && billion ? PyNumber_Multiply(seconds, billion) : NULL;
+    PyObject *sum = whole && rest ? PyNumber_Add(whole, rest) : NULL;
+    Py_XDECREF(seconds);
+    Py_XDECREF(rest);
+    Py_XDECREF(billion);
+    Py_XDECREF(whole);
+    return sum;
 }
 
 static PyObject *
@@ -456,7 +469,7 @@ result_stat(EgFs *fs)
     const uv_stat_t *st = &fs->uv.statbuf;
     typedef unsigned long long U;
     return PyObject_CallFunction(
-        fs_stat_type, "((KKKKKKKLLL){s:d,s:d,s:d,s:L,s:L,s:L,s:K,s:K,s:K})", (U)st->st_mode,
+        fs_stat_type, "((KKKKKKKLLL){s:d,s:d,s:d,s:N,s:N,s:N,s:K,s:K,s:K})", (U)st->st_mode,
         (U)st->st_ino, (U)st->st_dev, (U)st->st_nlink, (U)st->st_uid, (U)st->st_gid, (U)st->st_size,
         (long long)st->st_atim.tv_sec, (long long)st->st_mtim.tv_sec, (long long)st->st_ctim.tv_sec,
         "st_atime", fs_seconds(&st->st_atim), "st_mtime", fs_seconds(&st->st_mtim), "st_ctime",
@@ -1388,11 +1401,13 @@ request_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, request_dealloc);
     if (((EgFsRequest *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     request_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef request_methods[] = {
