@@ -250,11 +250,13 @@ channel_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, channel_dealloc);
     if (((EgChannel *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     channel_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef channel_methods[] = {

@@ -20,15 +20,15 @@ typedef struct {
 } EgCondition;
 
 static PyObject *
-condition_call(EgCondition *self, const char *method, PyObject *arg)
+condition_call(PyObject *lock, const char *method, PyObject *arg)
 {
-    return PyObject_CallMethod(self->lock, method, arg ? "(O)" : NULL, arg);
+    return PyObject_CallMethod(lock, method, arg ? "(O)" : NULL, arg);
 }
 
 static bool
-condition_lock_has(EgCondition *self, const char *method)
+condition_lock_has(PyObject *lock, const char *method)
 {
-    PyObject *found = PyObject_GetAttrString(self->lock, method);
+    PyObject *found = PyObject_GetAttrString(lock, method);
     PyErr_Clear();
     Py_XDECREF(found);
     return found != NULL;
@@ -36,19 +36,19 @@ condition_lock_has(EgCondition *self, const char *method)
 
 /* 1: the caller holds the lock; 0: not; -1: exception. */
 static int
-condition_held(EgCondition *self)
+condition_held(PyObject *lock)
 {
-    if (eg_lock_is_ours(self->lock))
-        return eg_lock_held(self->lock);
-    bool asks = condition_lock_has(self, "_is_owned");
+    if (eg_lock_is_ours(lock))
+        return eg_lock_held(lock);
+    bool asks = condition_lock_has(lock, "_is_owned");
     PyObject *answer =
-        asks ? condition_call(self, "_is_owned", NULL) : condition_call(self, "acquire", Py_False);
+        asks ? condition_call(lock, "_is_owned", NULL) : condition_call(lock, "acquire", Py_False);
     int status = answer ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
     if (status < 0 || asks)
         return status;
     if (status) { /* it was free: we have it now */
-        PyObject *result = condition_call(self, "release", NULL);
+        PyObject *result = condition_call(lock, "release", NULL);
         if (!result)
             return -1;
         Py_DECREF(result);
@@ -57,9 +57,9 @@ condition_held(EgCondition *self)
 }
 
 static int
-condition_check(EgCondition *self, const char *text)
+condition_check(PyObject *lock, const char *text)
 {
-    int held = condition_held(self);
+    int held = condition_held(lock);
     if (held == 0)
         PyErr_SetString(PyExc_RuntimeError, text);
     return held > 0 ? 0 : -1;
@@ -67,27 +67,27 @@ condition_check(EgCondition *self, const char *text)
 
 /* What eg_lock_retake() and friends do for our own locks; new: what condition_retake() needs. */
 static PyObject *
-condition_let_go(EgCondition *self)
+condition_let_go(PyObject *lock)
 {
-    if (eg_lock_is_ours(self->lock))
-        return PyLong_FromSsize_t(eg_lock_let_go(self->lock));
+    if (eg_lock_is_ours(lock))
+        return PyLong_FromSsize_t(eg_lock_let_go(lock));
     return condition_call(
-        self, condition_lock_has(self, "_release_save") ? "_release_save" : "release", NULL);
+        lock, condition_lock_has(lock, "_release_save") ? "_release_save" : "release", NULL);
 }
 
 /* Take a lock of somebody else's, which may be anything. What is thrown at the task meanwhile
  * waits; what gets through nevertheless (Ctrl-C) is raised once we have the lock. */
 static int
-condition_retake_foreign(EgCondition *self, PyObject *state)
+condition_retake_foreign(PyObject *lock, PyObject *state)
 {
     const char *method =
-        condition_lock_has(self, "_acquire_restore") ? "_acquire_restore" : "acquire";
+        condition_lock_has(lock, "_acquire_restore") ? "_acquire_restore" : "acquire";
     EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
     PyObject *hit = NULL, *result;
     PyErr_Clear();
     if (me)
         eg_shield_begin(me);
-    while (!(result = condition_call(self, method, *method == '_' ? state : NULL))
+    while (!(result = condition_call(lock, method, *method == '_' ? state : NULL))
            && !PyErr_ExceptionMatches(PyExc_Exception))
         eg_wait_collect(&hit, eg_task_take_exception());
     if (me)
@@ -102,11 +102,11 @@ condition_retake_foreign(EgCondition *self, PyObject *state)
 
 /* With or without an exception set: that becomes the context of another. Steals state. */
 static int
-condition_retake(EgCondition *self, PyObject *state)
+condition_retake(PyObject *lock, PyObject *state)
 {
     PyObject *before = PyErr_Occurred() ? eg_task_take_exception() : NULL;
-    int status = eg_lock_is_ours(self->lock) ? eg_lock_retake(self->lock, PyLong_AsSsize_t(state))
-                                             : condition_retake_foreign(self, state);
+    int status = eg_lock_is_ours(lock) ? eg_lock_retake(lock, PyLong_AsSsize_t(state))
+                                       : condition_retake_foreign(lock, state);
     Py_DECREF(state);
     if (!before)
         return status;
@@ -132,22 +132,35 @@ condition_give_back(EgTask *task)
 
 static const EgWaitKind condition_kind = {"condition", condition_give_back};
 
+static int
+condition_check_held(EgCondition *self)
+{
+    PyObject *lock = Py_NewRef(self->lock);
+    int status = condition_check(lock, "cannot notify on un-acquired lock");
+    Py_DECREF(lock);
+    return status;
+}
+
 /* 1: notified; 0: not in time; -1: exception. The lock is held, before and after. */
 static int
 condition_park(EgCondition *self, uint64_t deadline)
 {
-    if (condition_check(self, "cannot wait on un-acquired lock") < 0)
-        return -1;
-    EgTask *me = eg_wait_begin();
-    PyObject *state = me ? condition_let_go(self) : NULL;
-    if (!state)
-        return -1;
+    PyObject *lock = Py_NewRef(self->lock); /* __init__() may give the condition another */
+    PyObject *state = NULL;
+    EgTask *me;
     int status = -1;
+    if (condition_check(lock, "cannot wait on un-acquired lock") < 0 || !eg_wait_begin()
+        || !(state = condition_let_go(lock)))
+        goto done;
     if ((me = eg_wait_begin())) { /* anew: a lock of somebody else's may have waited */
         eg_wait_join(me, &self->waiters);
         status = eg_wait_park(me, &condition_kind, (PyObject *)self, deadline);
     }
-    return condition_retake(self, state) < 0 ? -1 : status;
+    if (condition_retake(lock, state) < 0)
+        status = -1;
+done:
+    Py_DECREF(lock);
+    return status;
 }
 
 PyDoc_STRVAR(condition_wait_doc,
@@ -219,8 +232,7 @@ condition_notify(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject
     if (eg_parse("notify", names, 1, 0, args, nargs, kwnames, &number) < 0)
         return NULL;
     Py_ssize_t n = number ? PyNumber_AsSsize_t(number, PyExc_OverflowError) : 1;
-    if ((n == -1 && PyErr_Occurred())
-        || condition_check(self, "cannot notify on un-acquired lock") < 0)
+    if ((n == -1 && PyErr_Occurred()) || condition_check_held(self) < 0)
         return NULL;
     while (n-- > 0 && eg_queue_wake(&self->waiters, NULL))
         continue;
@@ -240,7 +252,7 @@ condition_notify_all(PyObject *op, PyObject *unused)
 {
     EgCondition *self = (EgCondition *)op;
     (void)unused;
-    if (condition_check(self, "cannot notify on un-acquired lock") < 0)
+    if (condition_check_held(self) < 0)
         return NULL;
     eg_queue_wake_all(&self->waiters);
     Py_RETURN_NONE;
@@ -250,14 +262,19 @@ static PyObject *
 condition_enter(PyObject *op, PyObject *unused)
 {
     (void)unused;
-    return PyObject_CallMethod(((EgCondition *)op)->lock, "__enter__", NULL);
+    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
+    PyObject *result = condition_call(lock, "__enter__", NULL);
+    Py_DECREF(lock);
+    return result;
 }
 
 static PyObject *
 condition_exit(PyObject *op, PyObject *args)
 {
-    PyObject *method = PyObject_GetAttrString(((EgCondition *)op)->lock, "__exit__");
+    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
+    PyObject *method = PyObject_GetAttrString(lock, "__exit__");
     PyObject *result = method ? PyObject_Call(method, args, NULL) : NULL;
+    Py_DECREF(lock);
     Py_XDECREF(method);
     return result;
 }
@@ -269,10 +286,26 @@ condition_at_fork_reinit(PyObject *op, PyObject *unused)
     (void)unused;
     while (self->waiters.first)
         eg_queue_remove(self->waiters.first);
-    return condition_call(self, "_at_fork_reinit", NULL);
+    PyObject *lock = Py_NewRef(self->lock);
+    PyObject *result = condition_call(lock, "_at_fork_reinit", NULL);
+    Py_DECREF(lock);
+    return result;
 }
 
 /* ---- Condition: the type --------------------------------------------------------------------- */
+/* An attribute of the lock, which may be a condition itself, and even this one. */
+static PyObject *
+condition_pass_on(EgCondition *self, PyObject *name)
+{
+    if (Py_EnterRecursiveCall(" while looking for the lock of a Condition"))
+        return NULL;
+    PyObject *lock = Py_NewRef(self->lock);
+    PyObject *found = PyObject_GetAttr(lock, name);
+    Py_DECREF(lock);
+    Py_LeaveRecursiveCall();
+    return found;
+}
+
 /* acquire(), release(), and what else one wants of the lock. */
 static PyObject *
 condition_getattro(PyObject *op, PyObject *name)
@@ -287,7 +320,7 @@ condition_getattro(PyObject *op, PyObject *name)
     for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
         if (PyUnicode_CompareWithASCIIString(name, passed_on[i]) == 0) {
             PyErr_Clear();
-            return PyObject_GetAttr(self->lock, name);
+            return condition_pass_on(self, name);
         }
     return NULL;
 }
@@ -302,6 +335,8 @@ condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     lock =
         lock == Py_None ? PyObject_CallNoArgs((PyObject *)eg_state->rlock_type) : Py_NewRef(lock);
+    if (lock && Py_IS_TYPE(lock, eg_state->condition_type)) /* its lock: chains have one link */
+        Py_SETREF(lock, Py_NewRef(((EgCondition *)lock)->lock));
     PyObject *acquire = lock ? PyObject_GetAttrString(lock, "acquire") : NULL;
     PyObject *release = acquire ? PyObject_GetAttrString(lock, "release") : NULL;
     Py_XDECREF(acquire);
@@ -328,11 +363,17 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static PyObject *
 condition_repr(PyObject *op)
 {
+    int inside = Py_ReprEnter(op); /* it may be its own lock */
+    if (inside)
+        return inside < 0 ? NULL : PyUnicode_FromFormat("<evergreen.Condition(...) at %p>", op);
     Py_ssize_t waiting = 0;
     for (EgLink *link = ((EgCondition *)op)->waiters.first; link; link = link->next)
         waiting++;
-    return PyUnicode_FromFormat("<evergreen.Condition(%R, %zd)>", ((EgCondition *)op)->lock,
-                                waiting);
+    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
+    PyObject *repr = PyUnicode_FromFormat("<evergreen.Condition(%R, %zd)>", lock, waiting);
+    Py_DECREF(lock);
+    Py_ReprLeave(op);
+    return repr;
 }
 
 static int
@@ -355,11 +396,13 @@ condition_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, condition_dealloc);
     if (((EgCondition *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     condition_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef condition_methods[] = {
@@ -665,11 +708,13 @@ barrier_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, barrier_dealloc);
     if (((EgBarrier *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     barrier_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef barrier_methods[] = {

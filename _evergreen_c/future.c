@@ -799,10 +799,12 @@ future_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, future_dealloc);
     future_unpin((EgFuture *)op);
     future_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef future_methods[] = {

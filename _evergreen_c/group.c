@@ -365,11 +365,13 @@ group_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, group_dealloc);
     if (((EgGroup *)op)->weakrefs)
         PyObject_ClearWeakRefs(op);
     group_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef group_methods[] = {

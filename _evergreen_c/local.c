@@ -84,10 +84,12 @@ entry_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, entry_dealloc);
     entry_clear(op);
     Py_XDECREF(((EgEntry *)op)->greenlet);
     PyObject_GC_Del(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyType_Slot entry_slots[] = {
@@ -105,50 +107,58 @@ PyType_Spec eg_local_entry_spec = {
 };
 
 /* ---- the dict of the greenlet that runs -------------------------------------------------- */
-/* Borrowed from the entry. */
+/* New. */
 static PyObject *
 local_enter(EgLocal *self, PyObject *greenlet)
 {
-    PyObject **dict = &((PyGreenlet *)greenlet)->dict;
-    if (!*dict && !(*dict = PyDict_New()))
+    PyObject **all = &((PyGreenlet *)greenlet)->dict;
+    if (!*all && !(*all = PyDict_New()))
         return NULL;
+    PyObject *held = Py_NewRef(*all), *dict = NULL; /* the collector runs Python, and so do keys */
     EgEntry *entry = entry_new(self, greenlet);
-    int status = entry ? PyDict_SetItem(*dict, self->key, (PyObject *)entry) : -1;
+    if (entry && PyDict_SetItem(held, self->key, (PyObject *)entry) == 0
+        && !(dict = Py_XNewRef(entry->dict)))
+        PyErr_SetString(PyExc_RuntimeError, "a greenlet's data was cleared while a local used it");
     Py_XDECREF(entry);
-    return status < 0 ? NULL : entry->dict;
+    Py_DECREF(held);
+    return dict;
 }
 
+/* New. */
 static PyObject *
 local_dict(EgLocal *self)
 {
     PyObject *greenlet = eg_park_current_greenlet();
-    PyObject *dict = ((PyGreenlet *)greenlet)->dict;
-    PyObject *entry = dict ? PyDict_GetItemWithError(dict, self->key) : NULL; /* borrowed */
-    if (EG_LIKELY(entry && Py_IS_TYPE(entry, eg_state->local_entry_type)
-                  && ((EgEntry *)entry)->dict))
-        return ((EgEntry *)entry)->dict;
+    PyObject *all = Py_XNewRef(((PyGreenlet *)greenlet)->dict), *dict = NULL;
+    PyObject *entry = all ? PyDict_GetItemWithError(all, self->key) : NULL; /* borrowed */
+    if (EG_LIKELY(entry && Py_IS_TYPE(entry, eg_state->local_entry_type)))
+        dict = Py_XNewRef(((EgEntry *)entry)->dict);
+    Py_XDECREF(all);
+    if (EG_LIKELY(dict != NULL))
+        return dict;
     if (PyErr_Occurred() || !(dict = local_enter(self, greenlet)))
         return NULL;
     initproc init = Py_TYPE(self)->tp_init;
     if (init == PyBaseObject_Type.tp_init)
         return dict;
     PyObject *args = self->args ? self->args : eg_state->empty_tuple;
-    Py_INCREF(dict); /* __init__() runs Python */
     int status = init((PyObject *)self, args, self->kwargs);
     if (status < 0) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
-        PyObject *all = ((PyGreenlet *)greenlet)->dict;
-        if (all && PyDict_DelItem(all, self->key) < 0)
+        if ((all = Py_XNewRef(((PyGreenlet *)greenlet)->dict))
+            && PyDict_DelItem(all, self->key) < 0)
             PyErr_Clear();
+        Py_XDECREF(all);
         PyErr_Restore(type, value, traceback);
     }
     if (status == 0 && Py_REFCNT(dict) == 1) {
         PyErr_SetString(PyExc_RuntimeError, "__init__() of a local cleared its greenlet's data");
         status = -1;
     }
-    Py_DECREF(dict);
-    return status < 0 ? NULL : dict;
+    if (status < 0)
+        Py_CLEAR(dict);
+    return dict;
 }
 
 /* ---- attributes ---------------------------------------------------------------------------- */
@@ -163,19 +173,16 @@ local_name_is_plain(EgLocal *self, PyObject *name)
 static PyObject *
 local_getattro(PyObject *op, PyObject *name)
 {
-    PyObject *dict = local_dict((EgLocal *)op);
+    PyObject *dict = local_dict((EgLocal *)op),
+             *value = NULL; /* names and descriptors run Python */
     if (!dict)
         return NULL;
-    if (local_name_is_plain((EgLocal *)op, name)) {
-        PyObject *value = PyDict_GetItemWithError(dict, name);
-        if (EG_LIKELY(value != NULL))
-            return Py_NewRef(value);
-        if (PyErr_Occurred())
-            return NULL;
-    } else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0)
-        return Py_NewRef(dict);
-    Py_INCREF(dict); /* descriptors run Python */
-    PyObject *value = _PyObject_GenericGetAttrWithDict(op, name, dict, 0);
+    if (local_name_is_plain((EgLocal *)op, name))
+        value = Py_XNewRef(PyDict_GetItemWithError(dict, name));
+    else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0)
+        return dict;
+    if (EG_UNLIKELY(!value && !PyErr_Occurred()))
+        value = _PyObject_GenericGetAttrWithDict(op, name, dict, 0);
     Py_DECREF(dict);
     return value;
 }
@@ -184,18 +191,16 @@ static int
 local_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
     PyObject *dict = local_dict((EgLocal *)op);
+    int status = -1;
     if (!dict)
         return -1;
-    if (local_name_is_plain((EgLocal *)op, name)) {
-        if (value)
-            return PyDict_SetItem(dict, name, value);
-    } else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0) {
+    if (value && local_name_is_plain((EgLocal *)op, name))
+        status = PyDict_SetItem(dict, name, value);
+    else if (PyUnicode_CompareWithASCIIString(name, "__dict__") == 0)
         PyErr_Format(PyExc_AttributeError, "'%.100s' object attribute '__dict__' is read-only",
                      Py_TYPE(op)->tp_name);
-        return -1;
-    }
-    Py_INCREF(dict);
-    int status = _PyObject_GenericSetAttrWithDict(op, name, value, dict);
+    else
+        status = _PyObject_GenericSetAttrWithDict(op, name, value, dict);
     Py_DECREF(dict);
     return status;
 }
@@ -217,8 +222,10 @@ local_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->kwargs = some ? Py_XNewRef(kwargs) : NULL;
     self->key = PyUnicode_FromFormat("evergreen.local.%llu", (unsigned long long)++number);
     /* Python calls __init__() for this greenlet. */
-    if (!self->key || !local_enter(self, eg_park_current_greenlet()))
+    PyObject *dict = self->key ? local_enter(self, eg_park_current_greenlet()) : NULL;
+    if (!dict)
         Py_CLEAR(self);
+    Py_XDECREF(dict);
     return (PyObject *)self;
 }
 
@@ -268,12 +275,14 @@ local_dealloc(PyObject *op)
     EgLocal *self = (EgLocal *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, local_dealloc);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     local_clear(op);
     Py_XDECREF(self->key);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMemberDef local_members[] = {

@@ -63,6 +63,7 @@ items_grow(EgItemQueue *self)
         items->at[i] = old->at[(old->head + i) & (old->size - 1)];
     PyMem_Free(old);
     self->items = items;
+    self->changes++; /* heap_take() has a pointer to the old ones while it compares */
     return 0;
 }
 
@@ -929,6 +930,7 @@ queue_dealloc(PyObject *op)
     EgItemQueue *self = (EgItemQueue *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, queue_dealloc);
     if (self->weakrefs)
         PyObject_ClearWeakRefs(op);
     queue_clear(op);
@@ -936,6 +938,7 @@ queue_dealloc(PyObject *op)
     PyMem_Free(self->items);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef queue_methods[] = {

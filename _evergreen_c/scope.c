@@ -17,6 +17,7 @@ typedef struct {
     EgNode spent;            /* the hub drops the armed scope's reference */
     EgTask *task;            /* strong; NULL: not entered */
     PyObject *seconds;       /* strong; None: for ever */
+    double number;           /* the same as a number, infinite for None */
     PyObject *exception;     /* strong; Timeout's second argument, else NULL */
     PyObject *thrown;        /* strong: what it throws; NULL: itself */
     const PyObject *handled; /* when it was entered; only ever compared */
@@ -78,11 +79,10 @@ scope_disarm(EgScope *self)
         self->fired = false;
 }
 
-/* seconds: from now on, in the current task. */
+/* In the current task. */
 static int
-scope_start(EgScope *self)
+scope_start(EgScope *self, uint64_t deadline)
 {
-    uint64_t deadline;
     if (eg_timer_armed(&self->timer) || self->later.pending) {
         PyErr_Format(PyExc_RuntimeError, "%R is already started; to restart it, cancel it first",
                      self);
@@ -95,15 +95,16 @@ scope_start(EgScope *self)
             PyErr_SetString(PyExc_RuntimeError, "no task is running: nothing here can time out");
         return -1;
     }
-    if (eg_clock_deadline(self->seconds, &deadline) < 0)
-        return -1;
-    Py_XSETREF(self->task, (EgTask *)Py_NewRef(task));
+    EgTask *before = self->task; /* ours now */
+    self->task = (EgTask *)Py_NewRef(task);
     self->later.shields = task->shields;
     self->fired = false;
     PyObject *handled = PyErr_GetHandledException();
     self->handled = handled;
     Py_XDECREF(handled); /* whoever handles it holds it */
-    return scope_arm(self, deadline);
+    int status = scope_arm(self, deadline);
+    Py_XDECREF(before);
+    return status;
 }
 
 /* Whether value came of C code that what this scope threw has ended: native.c. */
@@ -151,12 +152,13 @@ eg_scope_is_leaving(EgTask *task, PyObject *exc)
 static PyObject *
 scope_enter(PyObject *op, PyObject *unused)
 {
+    EgScope *self = (EgScope *)op;
     (void)unused;
-    if (((EgScope *)op)->task) {
+    if (self->task) {
         PyErr_Format(PyExc_RuntimeError, "%R was entered already", op);
         return NULL;
     }
-    return scope_start((EgScope *)op) < 0 ? NULL : Py_NewRef(op);
+    return scope_start(self, eg_clock_after(self->number)) < 0 ? NULL : Py_NewRef(op);
 }
 
 /* ---- what all have in common ------------------------------------------------------------------ */
@@ -232,19 +234,33 @@ scope_set_deadline(PyObject *op, PyObject *value, void *unused)
 static int
 scope_set_up(EgScope *self, PyObject *seconds)
 {
-    double number;
+    double number = Py_HUGE_VAL; /* converted before anything is looked at: it runs Python */
+    if (seconds != Py_None && eg_clock_seconds(seconds, &number) < 0)
+        return -1;
     if (self->task || eg_timer_armed(&self->timer)) {
         PyErr_SetString(PyExc_RuntimeError, "a scope that is entered cannot be made anew");
         return -1;
     }
-    if (seconds != Py_None && eg_clock_seconds(seconds, &number) < 0)
-        return -1;
+    self->deadline = EG_FOREVER;
+    self->number = number;
+    Py_XSETREF(self->seconds, Py_NewRef(seconds));
+    return 0;
+}
+
+/* A subclass need not call our __init__(). */
+static PyObject *
+scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    EgScope *self = (EgScope *)((PyTypeObject *)PyExc_BaseException)->tp_new(type, args, kwargs);
+    if (!self)
+        return NULL;
     self->timer.fire = scope_on_time;
     self->later.release = scope_on_met;
     self->spent.run = scope_release;
     self->deadline = EG_FOREVER;
-    Py_XSETREF(self->seconds, Py_NewRef(seconds));
-    return 0;
+    self->number = Py_HUGE_VAL;
+    self->seconds = Py_NewRef(Py_None);
+    return (PyObject *)self;
 }
 
 static int
@@ -262,12 +278,15 @@ scope_repr(PyObject *op)
 {
     EgScope *self = (EgScope *)op;
     PyObject *name = PyType_GetName(Py_TYPE(op)), *repr = NULL;
-    if (name && self->exception && self->exception != Py_None)
-        repr = PyUnicode_FromFormat("<%U at %p seconds=%S exception=%R>", name, op,
-                                    self->seconds ? self->seconds : Py_None, self->exception);
+    PyObject *seconds = Py_NewRef(self->seconds ? self->seconds : Py_None);
+    PyObject *exception = Py_NewRef(self->exception ? self->exception : Py_None);
+    if (name && exception != Py_None)
+        repr = PyUnicode_FromFormat("<%U at %p seconds=%S exception=%R>", name, op, seconds,
+                                    exception);
     else if (name)
-        repr = PyUnicode_FromFormat("<%U at %p seconds=%S>", name, op,
-                                    self->seconds ? self->seconds : Py_None);
+        repr = PyUnicode_FromFormat("<%U at %p seconds=%S>", name, op, seconds);
+    Py_DECREF(seconds);
+    Py_DECREF(exception);
     Py_XDECREF(name);
     return repr;
 }
@@ -300,9 +319,11 @@ scope_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, scope_dealloc);
     scope_clear(op);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef scope_methods[] = {
@@ -328,11 +349,17 @@ PyDoc_STRVAR(scope_doc,
 "What fail_after, move_on_after and Timeout have in common.");
 
 static PyType_Slot scope_slots[] = {
-    {Py_tp_doc, (void *)scope_doc}, {Py_tp_init, scope_init},
-    {Py_tp_repr, scope_repr},       {Py_tp_traverse, scope_traverse},
-    {Py_tp_clear, scope_clear},     {Py_tp_dealloc, scope_dealloc},
-    {Py_tp_methods, scope_methods}, {Py_tp_getset, scope_getset},
-    {Py_tp_members, scope_members}, {0, NULL},
+    {Py_tp_doc, (void *)scope_doc},
+    {Py_tp_new, scope_new},
+    {Py_tp_init, scope_init},
+    {Py_tp_repr, scope_repr},
+    {Py_tp_traverse, scope_traverse},
+    {Py_tp_clear, scope_clear},
+    {Py_tp_dealloc, scope_dealloc},
+    {Py_tp_methods, scope_methods},
+    {Py_tp_getset, scope_getset},
+    {Py_tp_members, scope_members},
+    {0, NULL},
 };
 
 PyType_Spec eg_scope_spec = {
@@ -467,14 +494,19 @@ timeout_begin(EgScope *self)
 {
     double seconds = 0;
     PyObject *thrown = NULL;
-    if (self->seconds && self->seconds != Py_None && eg_clock_seconds(self->seconds, &seconds) < 0)
-        return -1;
-    if (!self->seconds || self->seconds == Py_None || seconds < 0)
+    if (!self->seconds || self->seconds == Py_None)
         return 0;
-    if (self->exception && self->exception != Py_None && !PyBool_Check(self->exception)
-        && !(thrown = eg_task_make_exception(self->exception, NULL, NULL)))
-        return -1;
-    if (scope_start(self) < 0) {
+    PyObject *object = Py_NewRef(self->seconds); /* its __float__() may replace it */
+    int status = eg_clock_seconds(object, &seconds);
+    Py_DECREF(object);
+    if (status < 0 || seconds < 0)
+        return status;
+    object = Py_XNewRef(self->exception);
+    if (object && object != Py_None && !PyBool_Check(object)
+        && !(thrown = eg_task_make_exception(object, NULL, NULL)))
+        status = -1;
+    Py_XDECREF(object);
+    if (status < 0 || scope_start(self, eg_clock_after(seconds)) < 0) {
         Py_XDECREF(thrown);
         return -1;
     }
@@ -543,17 +575,17 @@ timeout_str(PyObject *op)
     EgScope *self = (EgScope *)op;
     if (!self->seconds || self->seconds == Py_None)
         return PyUnicode_FromString("");
-    int one = PyObject_RichCompareBool(self->seconds, Py_True, Py_EQ);
-    if (one < 0)
-        return NULL;
-    PyObject *text = PyUnicode_FromFormat(one ? "%S second" : "%S seconds", self->seconds);
-    PyObject *exception = self->exception;
-    if (!text || !exception || exception == Py_None || exception == Py_True)
-        return text;
-    PyObject *longer = exception == Py_False ? PyUnicode_FromFormat("%U (silent)", text)
-                                             : PyUnicode_FromFormat("%U (%S)", text, exception);
-    Py_DECREF(text);
-    return longer;
+    PyObject *seconds = Py_NewRef(self->seconds); /* their methods may replace both */
+    PyObject *exception = Py_NewRef(self->exception ? self->exception : Py_None);
+    int one = PyObject_RichCompareBool(seconds, Py_True, Py_EQ);
+    const char *format = exception == Py_None || exception == Py_True ? "%S second%s"
+                         : exception == Py_False                      ? "%S second%s (silent)"
+                                                                      : "%S second%s (%S)";
+    PyObject *text =
+        one < 0 ? NULL : PyUnicode_FromFormat(format, seconds, one ? "" : "s", exception);
+    Py_DECREF(seconds);
+    Py_DECREF(exception);
+    return text;
 }
 
 static PyObject *

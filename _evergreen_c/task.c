@@ -943,6 +943,7 @@ task_dealloc(PyObject *op)
     if (self->hub && self->hub->resident == self)
         self->hub->resident = NULL; /* it ended in another thread */
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, task_dealloc);
     if (self->role
         == EG_THREAD) /* the thread may wait, and not be here: a forked child, or the end */
         eg_wait_visit_leave(self);
@@ -957,6 +958,7 @@ task_dealloc(PyObject *op)
         PyThread_free_lock(self->bell); /* else the interpreter ends, and its thread sleeps on */
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef task_methods[] = {

@@ -187,11 +187,13 @@ watch_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, watch_dealloc);
     if (((EgWatch *)op)->watched)
         watch_clear(op);
     PyMem_Free(((EgWatch *)op)->watched);
     type->tp_free(op);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 static PyMethodDef watch_methods[] = {
