@@ -115,7 +115,7 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     for _ in range(STOPS):
-        with tempfile.TemporaryDirectory() as home, log.open("ab") as output:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, log.open("ab") as output:
             report, without = Path(home, "report"), Path(home, "without")
             report.touch()
             without.write_text(json.dumps([*leave_out, *outcome]))
@@ -123,6 +123,7 @@ def run(
                 **{key: value for key, value in os.environ.items() if not key.startswith("PY")},
                 "PYTHONPATH": str(INSIDE),
                 "HOME": home,
+                "TMPDIR": home,  # what one run leaves there is not in the way of the next
                 "SUITE_REPORT": str(report),
                 "SUITE_LEAVE_OUT": str(without),
                 "SUITE_PATTERN": "|".join(project.left_out) or "(?!)",

@@ -2,12 +2,13 @@
 
 It is a plugin of pytest (``-p suite_report``), and the settings of Django's tests (``--settings``).
 SUITE_REPORT is the report's path, SUITE_LEAVE_OUT the path of a list of tests, and SUITE_PATTERN a regular
-expression of more of them.
+expression of more of them.  SUITE_QUIET names a logger whose records the tests' own runner suppresses.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ _pid = os.getpid()
 _without = set(json.loads(Path(os.environ["SUITE_LEAVE_OUT"]).read_text()))
 _pattern = re.compile(os.environ["SUITE_PATTERN"])
 _outcome = ""
+if "SUITE_QUIET" in os.environ:
+    logging.getLogger(os.environ["SUITE_QUIET"]).setLevel(logging.CRITICAL)
 
 
 def say(*event: str) -> None:
