@@ -702,8 +702,7 @@ static void
 fd_disown(EgHub *hub, EgFd *self)
 {
     struct epoll_event event = {.events = EDGE, .data.ptr = self};
-    if (fd_is_watched(self) && self->armed
-        && epoll_ctl(hub->poller->epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+    if (self->armed && epoll_ctl(hub->poller->epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
         self->armed = EDGE;
         fd_abandon(hub, self, NULL);
     }

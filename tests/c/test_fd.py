@@ -16,6 +16,7 @@ from helpers import in_thread, native_sleep, output_of, pass_time, settle
 
 from evergreen import EventLoop, TaskExit, _policy, patcher, sleep, spawn
 from evergreen import _evergreen_c as core
+from evergreen.event import Event
 
 READ, WRITE = 1, 2
 native_close = core.patch_native("posix", "close")
@@ -325,6 +326,23 @@ def test_a_callback_of_a_file_that_is_gone_makes_room_for_one_of_the_file_that_h
     assert set(told) == {"here"}
     assert hub.remove_reader(again)
     assert hub.stats()["descriptors"] == 0
+    os.close(again)
+    os.close(other)
+
+
+def test_a_number_that_tasks_waited_for_may_have_a_callback_when_it_means_another_file(hub):
+    read, write = os.pipe()
+    assert core.wait_fd(read, READ, 0) is False
+    os.close(read)
+    os.close(write)
+    again, other = os.pipe()
+    assert again == read
+    event = Event()
+    hub.add_reader(again, event.set)
+    assert hub.stats()["descriptors"] == 1
+    os.write(other, b"x")
+    assert event.wait(10)
+    assert hub.remove_reader(again)
     os.close(again)
     os.close(other)
 
