@@ -1188,8 +1188,8 @@ def test_a_limit_that_is_set_or_taken_away_after_a_wait_counts(pair):
 
 @pytest.mark.parametrize("timeout", [None, 10])
 def test_a_low_mark_of_tcp_is_waited_for(listener, timeout):
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4)  # a connection has it when it is made
     client = socket.create_connection(listener.getsockname())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4)
     server = listener.accept()[0]
     with client, server:
         server.settimeout(timeout)
