@@ -55,6 +55,7 @@ def _at_once(function: Callable[[], object], mask: int) -> None:
         except BaseException as exc:
             failed.append(exc)
         finally:
+            core.signal_mask(core.SIGNAL_MASK_ALL)  # it may outlive the caller's wait
             _release(bell)
 
     _threads.start_native_thread(run, ())
