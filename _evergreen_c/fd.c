@@ -794,6 +794,19 @@ eg_fd_destroy(EgHub *hub)
 }
 
 /* In a forked child: the kernel's set is the parent's, too, so it is left as it is. */
+/* Requests that wait for a descriptor outlive the poller: none is in a queue of it. */
+static void
+fd_drop_waits(EgPoller *poller)
+{
+    for (int fd = 0; fd < poller->size; fd++) {
+        EgFd *self = poller->fds[fd];
+        while (self && self->readers.first)
+            eg_queue_remove(self->readers.first);
+        while (self && self->writers.first)
+            eg_queue_remove(self->writers.first);
+    }
+}
+
 int
 eg_fd_after_fork(EgHub *hub, bool keep)
 {
@@ -802,8 +815,10 @@ eg_fd_after_fork(EgHub *hub, bool keep)
         return 0;
     hub->poller = NULL; /* what it holds is left behind: the parent's structure, our copy */
     close(old->epoll);
-    if (!keep)
+    if (!keep) {
+        fd_drop_waits(old);
         return 0;
+    }
     EgPoller *poller = poller_get(hub);
     if (!poller)
         return -1;

@@ -93,15 +93,21 @@ fork_hub(EgHub *hub, bool keep)
     return eg_fd_after_fork(hub, keep);
 }
 
-/* A hub of another thread, which is not here. */
+/* A hub of another thread, which is not here: it has ended, and its tasks with it, as threads have. */
 static void
 fork_drop_hub(EgHub *hub)
 {
     eg_signal_leave(hub);
-    for (EgTask *task = hub->tasks; task; task = task->next)
-        eg_wait_drop(task);
+    for (EgTask *task = hub->tasks, *next; task; task = next) {
+        next = task->next;
+        fork_drop_task(task);
+    }
+    hub->tasks = NULL;
+    hub->ntasks = 0;
     eg_wait_drop(hub->main);
     eg_park_drop_foreign(hub);
+    hub->destroyed = true;
+    hub->sleeping = hub->embedded = false; /* nobody rings the parent's bell */
 }
 
 static pid_t fork_process; /* in which eg_fork_after_in_child() was called last */

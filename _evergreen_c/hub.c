@@ -668,6 +668,9 @@ eg_hub_destroy(EgHub *hub)
             *link = hub->next_hub;
             break;
         }
+    /* A thread's own greenlet is greenlet's again: when the thread ends while the collector runs, greenlet
+     * sees no referrer of it, takes a last reference for one that was leaked, and drops it. */
+    Py_CLEAR(hub->main->greenlet);
     PyErr_Restore(type, value, traceback);
     Py_DECREF(hub); /* eg_hub_here's */
     return status;
