@@ -231,8 +231,10 @@ patch_callable(const EgPatch *patch, PyObject **kept, PyCFunction meth)
         *kept = PyDescr_NewMethod(patch->type, def);
     else {
         PyObject *owner = patch_owner(patch->owner);
-        if (owner)
-            *kept = PyCFunction_NewEx(def, owner, NULL);
+        PyObject *name = owner ? PyObject_GetAttrString(owner, "__name__") : NULL;
+        if (name)
+            *kept = PyCFunction_NewEx(def, owner, name);
+        Py_XDECREF(name);
         Py_XDECREF(owner);
     }
     return Py_XNewRef(*kept);

@@ -8,6 +8,7 @@ is a task's.  So each turn of a loop begins by letting others run if it is their
 from __future__ import annotations
 
 import sys
+from functools import update_wrapper
 
 from evergreen import _evergreen_c as core
 
@@ -34,6 +35,7 @@ def follow(on: bool) -> None:
     if loop_type is None:  # it is not imported, so no loop runs
         return
     if on and _native is None:
-        _native, loop_type._run_once = loop_type._run_once, _run_once
+        _native = loop_type._run_once
+        loop_type._run_once = update_wrapper(_run_once, _native)
     elif not on and loop_type._run_once is _run_once:
         _native, loop_type._run_once = None, _native

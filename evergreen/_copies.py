@@ -23,6 +23,11 @@ from evergreen._evergreen_c import shield
 Pick = Callable[[str, str], Any]  # of (owner, name), as `core.patch_native`; None: there is none
 
 
+def dressed(function: Callable[..., Any], native: Any) -> Any:
+    """Return *function* with the names, documentation and signature of the *native* one it stands for."""
+    return update_wrapper(function, native)
+
+
 # ---- modules in C ------------------------------------------------------------------------
 
 
@@ -41,7 +46,7 @@ def c_module(name: str, pick: Pick) -> ModuleType:
         attribute = attribute.removesuffix("()")
         base = getattr(real, attribute)
         if isinstance(base, type) and base.__flags__ & (1 << 10):  # Py_TPFLAGS_BASETYPE
-            namespace = {**picked, "__module__": name, "__slots__": ()}
+            namespace = {**picked, "__module__": name, "__doc__": base.__doc__, "__slots__": ()}
             setattr(copy, attribute, type(base.__name__, (base,), namespace))
         elif name == "select":
             setattr(copy, attribute, stand_in(attribute, base, picked))
@@ -93,19 +98,33 @@ def stand_in(name: str, make: Callable[..., Any], methods: Mapping[str, Any]) ->
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         return enclose(cls, make(*args, **kwargs))
 
-    def method(native: Any) -> Callable[..., Any]:
+    def method(called: str, native: Any) -> Callable[..., Any]:
         def call(self: _StandIn, *args: Any, **kwargs: Any) -> Any:
             return native(self._inside, *args, **kwargs)
 
-        call.__name__, call.__doc__ = native.__name__, native.__doc__
-        return call
+        call.__qualname__ = f"{name}.{called}"
+        return call if isinstance(native, type) else dressed(call, native)
 
-    namespace: dict[str, Any] = {called: method(native) for called, native in methods.items()}
-    namespace |= {"__slots__": (), "__new__": new, "__doc__": make.__doc__, "_enclose": classmethod(enclose)}
+    def fromfd(cls: type, fd: int, /) -> Any:
+        return enclose(cls, make.fromfd(fd))  # type: ignore[attr-defined]
+
+    def leave(self: Any, *exc_info: object) -> None:
+        self.close()
+
+    kind = make if isinstance(make, type) else type(make())
+    native = {called: value for called, value in vars(kind).items() if called[0] != "_" and callable(value)}
+    namespace: dict[str, Any] = {
+        called: method(called, value) for called, value in {**native, **methods}.items() if called != "fromfd"
+    }
+    namespace |= {"__slots__": (), "__doc__": make.__doc__, "__module__": kind.__module__}
+    namespace |= {"__new__": new, "_enclose": classmethod(enclose)}
+    if hasattr(make, "__text_signature__"):
+        namespace["__text_signature__"] = make.__text_signature__
     if hasattr(make, "fromfd"):
-        namespace["fromfd"] = classmethod(lambda cls, fd: enclose(cls, make.fromfd(fd)))
+        namespace["fromfd"] = classmethod(dressed(fromfd, make.fromfd))
+        del fromfd.__wrapped__  # type: ignore[attr-defined]  # it is bound: a class method takes its first argument off
     if "close" in methods:
-        namespace["__exit__"] = lambda self, *exc_info: self.close()
+        namespace["__exit__"] = dressed(leave, kind.__exit__)  # type: ignore[attr-defined]
     return type(name, (_StandIn,), namespace)
 
 
@@ -176,18 +195,19 @@ def condition_wait(self: Any, timeout: float | None = None) -> bool:
     return notified
 
 
-update_wrapper(condition_wait, _threading_wait)
-del condition_wait.__wrapped__  # type: ignore[attr-defined]
+dressed(condition_wait, _threading_wait)
 
 
+# What Thread.join() and is_alive() do in 3.12 and before, without two guesses that are wrong for tasks.
+# The original takes a thread for ended when its own wait is interrupted (bpo-45274), and expects
+# that nobody has the lock when it has released it, but then the next who joins has it.
 def wait_for_tstate_lock(thread: Any, block: bool = True, timeout: float = -1) -> None:
-    """What Thread.join() and is_alive() do in 3.12 and before, without two guesses that are wrong for tasks.
-
-    The original takes a thread for ended when its own wait is interrupted (bpo-45274), and expects
-    that nobody has the lock when it has released it, but then the next who joins has it.
-    """
     lock = thread._tstate_lock
     if lock is not None and lock.acquire(block, timeout):
         lock.release()
         thread._tstate_lock = None
         thread._stop()
+
+
+if hasattr(threading.Thread, "_wait_for_tstate_lock"):
+    dressed(wait_for_tstate_lock, threading.Thread._wait_for_tstate_lock)

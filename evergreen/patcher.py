@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from evergreen import _asyncio, _drivers, _polling
 from evergreen import _evergreen_c as core
-from evergreen._copies import c_module, condition_wait, execute, wait_for_tstate_lock
+from evergreen._copies import c_module, condition_wait, dressed, execute, wait_for_tstate_lock
 
 __all__ = ["Finding", "audit", "import_patched", "is_patched", "original", "patch", "patched", "unpatch"]
 
@@ -282,7 +282,7 @@ def _use_native_locks(module: ModuleType) -> None:
             setattr(module, name, _NativeLock)
     native = getattr(module, "_set_sentinel", None)
     if native is not None:  # 3.12 and before: C code releases such a lock when its thread ends
-        module._set_sentinel = lambda: _NativeLock(native())  # type: ignore[attr-defined]
+        module._set_sentinel = dressed(lambda: _NativeLock(native()), native)  # type: ignore[attr-defined]
 
 
 def _native_python_module(name: str) -> ModuleType:

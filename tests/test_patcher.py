@@ -7,6 +7,7 @@ import _socket
 import _sqlite3  # noqa: F401
 import _ssl  # noqa: F401
 import _thread
+import importlib
 import inspect
 import os
 import pickle
@@ -768,3 +769,82 @@ def test_what_stands_for_psycopgs_wait_is_a_function_with_its_name(monkeypatch):
     monkeypatch.setattr(_drivers, "_on", False)
     _drivers._change_psycopg(extension)
     assert extension.wait_c is wait_c
+
+
+# ---- what stands for a function looks like it ----------------------------------------------------
+
+
+def look(thing):
+    """What tools ask a function for: names, documentation, parameters."""
+    try:
+        parameters = inspect.signature(thing).parameters.values()
+    except (ValueError, AttributeError):
+        parameters = ()  # the native one has no signature that can be read, either
+    shown = [(one.name, one.kind, type(one.default).__name__) for one in parameters]
+    return thing.__name__, thing.__qualname__, thing.__doc__, shown
+
+
+CHANGED = """asyncio.base_events concurrent.futures.thread io logging multiprocessing.synchronize os queue
+selectors signal socket sqlite3 ssl subprocess threading time weakref""".split()
+
+
+def assigned_by_patch():
+    """(where, before, after) of each attribute of a module, or of a class in it, that patch() changes."""
+    owners = []
+    for name in CHANGED:
+        module = importlib.import_module(name)
+        owners += [module, *(value for value in vars(module).values() if isinstance(value, type))]
+    before = [(owner, name, value) for owner in owners for name, value in list(vars(owner).items())]
+    with patcher.patched():
+        return [
+            (f"{owner.__name__}.{name}", value, vars(owner)[name])
+            for owner, name, value in before
+            if callable(value) and vars(owner).get(name) is not value
+        ]
+
+
+def test_whatever_patch_assigns_looks_like_what_was_there(hub):
+    assigned = assigned_by_patch()
+    assert "Condition.wait" in {where for where, _, _ in assigned}
+    for where, before, after in assigned:
+        assert look(after) == look(before), where
+        assert after.__module__ == before.__module__, where
+        assert hasattr(type(after), "__get__") == hasattr(type(before), "__get__"), where
+
+
+def test_what_is_patched_in_place_is_the_same_object_and_looks_the_same():
+    def found():
+        for _, owner, name, _ in core.patch_list():
+            module, _, attribute = owner.partition(".")
+            if module in sys.modules and not attribute.endswith("()"):
+                place = sys.modules[module]
+                place = getattr(place, attribute, None) if attribute else place
+                if place is not None and name in vars(place):
+                    yield f"{owner}.{name}", vars(place)[name]
+
+    before = {where: (thing, look(thing)) for where, thing in found()}
+    with patcher.patched():
+        for where, thing in found():
+            assert thing is before[where][0] and look(thing) == before[where][1], where
+
+
+@pytest.mark.parametrize("copy", ["original", "lib"])
+@pytest.mark.parametrize("name", ["select", "selectors", "socket", "time", "os", "subprocess", "io"])
+def test_the_functions_of_a_copy_look_like_the_standard_librarys(name, copy):
+    real = importlib.import_module(name)
+    ours = patcher.original(name) if copy == "original" else importlib.import_module(f"evergreen.lib.{name}")
+    pairs = [(called, value, vars(ours)[called]) for called, value in vars(real).items() if callable(value)]
+    for called, native, stand_in in pairs:
+        if (
+            stand_in is native
+            or called.startswith("__")
+            or (name, called) in (("select", "poll"), ("io", "open"))
+        ):
+            continue  # poll() is a class in the copies
+        if not isinstance(native, type):
+            assert look(stand_in) == look(native), called
+            continue
+        assert (stand_in.__name__, stand_in.__doc__) == (native.__name__, native.__doc__), called
+        for method, value in vars(native).items():
+            if callable(value) and not isinstance(value, type) and not method.startswith("_"):
+                assert look(getattr(stand_in, method)) == look(getattr(native, method)), f"{called}.{method}"

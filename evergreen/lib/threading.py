@@ -52,8 +52,8 @@ def _use_sentinels(c: Any) -> None:
         ident: int = start(run, args) if kwargs is None else start(run, args, kwargs)
         return ident
 
-    c._set_sentinel = set_sentinel
-    c.start_new_thread = c.start_new = start_new_thread
+    c._set_sentinel = _copies.dressed(set_sentinel, c._set_sentinel)
+    c.start_new_thread = c.start_new = _copies.dressed(start_new_thread, start)
 
 
 def _use_handles(c: Any) -> None:
@@ -72,10 +72,10 @@ def _use_handles(c: Any) -> None:
         ident: int = main_ident() if _os.getpid() == process else get_ident()
         return ident
 
-    c._get_main_thread_ident = get_main_thread_ident
+    c._get_main_thread_ident = _copies.dressed(get_main_thread_ident, main_ident)
     c._ThreadHandle = handle_class
-    c._make_thread_handle = lambda ident: handle_class._enclose(make(ident))
-    c.start_joinable_thread = start_joinable_thread
+    c._make_thread_handle = _copies.dressed(lambda ident: handle_class._enclose(make(ident)), make)
+    c.start_joinable_thread = _copies.dressed(start_joinable_thread, start)
 
 
 _c = _c_threads()
