@@ -19,6 +19,17 @@ typedef struct {
     PyObject *weakrefs;
 } EgCondition;
 
+/* The lock, new: __init__() may give the condition another meanwhile. NULL: exception, the
+ * collector has taken it. */
+static PyObject *
+condition_lock(PyObject *op)
+{
+    PyObject *lock = ((EgCondition *)op)->lock;
+    if (!lock)
+        PyErr_SetString(PyExc_RuntimeError, "this Condition has no lock any more");
+    return Py_XNewRef(lock);
+}
+
 static PyObject *
 condition_call(PyObject *lock, const char *method, PyObject *arg)
 {
@@ -135,9 +146,9 @@ static const EgWaitKind condition_kind = {"condition", condition_give_back};
 static int
 condition_check_held(EgCondition *self)
 {
-    PyObject *lock = Py_NewRef(self->lock);
-    int status = condition_check(lock, "cannot notify on un-acquired lock");
-    Py_DECREF(lock);
+    PyObject *lock = condition_lock((PyObject *)self);
+    int status = lock ? condition_check(lock, "cannot notify on un-acquired lock") : -1;
+    Py_XDECREF(lock);
     return status;
 }
 
@@ -145,11 +156,10 @@ condition_check_held(EgCondition *self)
 static int
 condition_park(EgCondition *self, uint64_t deadline)
 {
-    PyObject *lock = Py_NewRef(self->lock); /* __init__() may give the condition another */
-    PyObject *state = NULL;
+    PyObject *lock = condition_lock((PyObject *)self), *state = NULL;
     EgTask *me;
     int status = -1;
-    if (condition_check(lock, "cannot wait on un-acquired lock") < 0 || !eg_wait_begin()
+    if (!lock || condition_check(lock, "cannot wait on un-acquired lock") < 0 || !eg_wait_begin()
         || !(state = condition_let_go(lock)))
         goto done;
     if ((me = eg_wait_begin())) { /* anew: a lock of somebody else's may have waited */
@@ -159,7 +169,7 @@ condition_park(EgCondition *self, uint64_t deadline)
     if (condition_retake(lock, state) < 0)
         status = -1;
 done:
-    Py_DECREF(lock);
+    Py_XDECREF(lock);
     return status;
 }
 
@@ -262,19 +272,19 @@ static PyObject *
 condition_enter(PyObject *op, PyObject *unused)
 {
     (void)unused;
-    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
-    PyObject *result = condition_call(lock, "__enter__", NULL);
-    Py_DECREF(lock);
+    PyObject *lock = condition_lock(op);
+    PyObject *result = lock ? condition_call(lock, "__enter__", NULL) : NULL;
+    Py_XDECREF(lock);
     return result;
 }
 
 static PyObject *
 condition_exit(PyObject *op, PyObject *args)
 {
-    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
-    PyObject *method = PyObject_GetAttrString(lock, "__exit__");
+    PyObject *lock = condition_lock(op);
+    PyObject *method = lock ? PyObject_GetAttrString(lock, "__exit__") : NULL;
     PyObject *result = method ? PyObject_Call(method, args, NULL) : NULL;
-    Py_DECREF(lock);
+    Py_XDECREF(lock);
     Py_XDECREF(method);
     return result;
 }
@@ -286,9 +296,9 @@ condition_at_fork_reinit(PyObject *op, PyObject *unused)
     (void)unused;
     while (self->waiters.first)
         eg_queue_remove(self->waiters.first);
-    PyObject *lock = Py_NewRef(self->lock);
-    PyObject *result = condition_call(lock, "_at_fork_reinit", NULL);
-    Py_DECREF(lock);
+    PyObject *lock = condition_lock(op);
+    PyObject *result = lock ? condition_call(lock, "_at_fork_reinit", NULL) : NULL;
+    Py_XDECREF(lock);
     return result;
 }
 
@@ -299,9 +309,9 @@ condition_pass_on(EgCondition *self, PyObject *name)
 {
     if (Py_EnterRecursiveCall(" while looking for the lock of a Condition"))
         return NULL;
-    PyObject *lock = Py_NewRef(self->lock);
-    PyObject *found = PyObject_GetAttr(lock, name);
-    Py_DECREF(lock);
+    PyObject *lock = condition_lock((PyObject *)self);
+    PyObject *found = lock ? PyObject_GetAttr(lock, name) : NULL;
+    Py_XDECREF(lock);
     Py_LeaveRecursiveCall();
     return found;
 }
@@ -336,7 +346,7 @@ condition_init(PyObject *op, PyObject *args, PyObject *kwargs)
     lock =
         lock == Py_None ? PyObject_CallNoArgs((PyObject *)eg_state->rlock_type) : Py_NewRef(lock);
     if (lock && Py_IS_TYPE(lock, eg_state->condition_type)) /* its lock: chains have one link */
-        Py_SETREF(lock, Py_NewRef(((EgCondition *)lock)->lock));
+        Py_SETREF(lock, condition_lock(lock));
     PyObject *acquire = lock ? PyObject_GetAttrString(lock, "acquire") : NULL;
     PyObject *release = acquire ? PyObject_GetAttrString(lock, "release") : NULL;
     Py_XDECREF(acquire);
@@ -369,9 +379,10 @@ condition_repr(PyObject *op)
     Py_ssize_t waiting = 0;
     for (EgLink *link = ((EgCondition *)op)->waiters.first; link; link = link->next)
         waiting++;
-    PyObject *lock = Py_NewRef(((EgCondition *)op)->lock);
-    PyObject *repr = PyUnicode_FromFormat("<evergreen.Condition(%R, %zd)>", lock, waiting);
-    Py_DECREF(lock);
+    PyObject *lock = condition_lock(op);
+    PyObject *repr =
+        lock ? PyUnicode_FromFormat("<evergreen.Condition(%R, %zd)>", lock, waiting) : NULL;
+    Py_XDECREF(lock);
     Py_ReprLeave(op);
     return repr;
 }
@@ -511,9 +522,11 @@ static int
 barrier_act(EgBarrier *self)
 {
     uint32_t round = self->round;
+    PyObject *action = Py_NewRef(self->action); /* it may call __init__() */
     self->opening = true;
-    PyObject *result = PyObject_CallNoArgs(self->action);
+    PyObject *result = PyObject_CallNoArgs(action);
     self->opening = false;
+    Py_DECREF(action);
     eg_queue_wake_all(&self->late);
     if (!result) {
         if (round == self->round)
@@ -562,12 +575,16 @@ barrier_wait(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwname
     EgBarrier *self = (EgBarrier *)op;
     PyObject *timeout = NULL;
     uint64_t deadline;
-    if (eg_parse("wait", names, 1, 0, args, n, kwnames, &timeout) < 0
-        || eg_clock_deadline(timeout && timeout != Py_None ? timeout : self->timeout, &deadline)
-               < 0)
+    if (eg_parse("wait", names, 1, 0, args, n, kwnames, &timeout) < 0)
         return NULL;
+    timeout = Py_XNewRef(timeout && timeout != Py_None ? timeout : self->timeout);
     EgTask *me;
-    int status = 1;
+    int status = eg_clock_deadline(timeout, &deadline) < 0 ? -1 : 1;
+    Py_XDECREF(timeout);
+    if (status > 0 && self->parties < 1) {
+        PyErr_SetString(PyExc_RuntimeError, "this Barrier has not been initialized");
+        status = -1;
+    }
     while (self->opening && status > 0) {
         if (!(me = eg_wait_begin()))
             return NULL;
@@ -649,6 +666,8 @@ barrier_init(PyObject *op, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "parties must be > 0");
         return -1;
     }
+    if (self->parties) /* not for the first time: as reset() does */
+        barrier_break(self, false);
     self->parties = parties;
     Py_XSETREF(self->action, action == Py_None ? NULL : Py_NewRef(action));
     Py_XSETREF(self->timeout, timeout == Py_None ? NULL : Py_NewRef(timeout));

@@ -53,13 +53,14 @@ group_abort(EgGroup *self)
     PyObject *reason = PyUnicode_FromString("its task group failed");
     if (!reason || group_kill(self, reason) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    EgTask *owner = self->owner;
-    if (reason && self->state == EG_OPEN) {
-        if (!(self->call_out = PyObject_CallOneArg(eg_state->task_exit, reason)))
-            PyErr_WriteUnraisable((PyObject *)self);
-        else
-            eg_later_throw(owner, &self->later, self->call_out);
+    PyObject *call_out = reason ? PyObject_CallOneArg(eg_state->task_exit, reason) : NULL;
+    if (reason && !call_out)
+        PyErr_WriteUnraisable((PyObject *)self);
+    if (call_out && self->state == EG_OPEN) { /* now: the above may run Python */
+        self->call_out = Py_NewRef(call_out);
+        eg_later_throw(self->owner, &self->later, call_out);
     }
+    Py_XDECREF(call_out);
     Py_XDECREF(reason);
     PyErr_Restore(type, value, traceback);
 }
@@ -185,8 +186,11 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         PyErr_SetString(PyExc_RuntimeError, "this TaskGroup was not entered");
         return NULL;
     }
-    EgTask *owner = self->owner;                           /* ours now, at the end */
     PyObject *value = args[1] == Py_None ? NULL : args[1]; /* borrowed */
+    if (value && !PyExceptionInstance_Check(value))
+        return PyErr_Format(PyExc_TypeError, "__exit__() takes an exception, not %.100s",
+                            Py_TYPE(value)->tp_name);
+    EgTask *owner = self->owner; /* ours now, at the end */
     self->state = EG_CLOSING;
     eg_later_forget(owner, &self->later, self->call_out);
     bool called_out = value && value == self->call_out;
@@ -246,6 +250,23 @@ group_enter(PyObject *op, PyObject *unused)
     return Py_NewRef(op);
 }
 
+static int
+group_check_takes_tasks(EgGroup *self)
+{
+    if (self->state == EG_FRESH || self->state == EG_CLOSED || self->aborted) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        self->state == EG_FRESH ? "this TaskGroup was not entered"
+                        : self->aborted         ? "this TaskGroup failed: it takes no more tasks"
+                                                : "this TaskGroup has ended");
+        return -1;
+    }
+    if (!self->owner || self->owner->hub != eg_hub_here) {
+        PyErr_SetString(PyExc_RuntimeError, "this TaskGroup is another thread's");
+        return -1;
+    }
+    return 0;
+}
+
 PyDoc_STRVAR(group_spawn_doc,
 "spawn($self, function, /, *args, **kwargs)\n"
 "--\n"
@@ -259,20 +280,11 @@ static PyObject *
 group_spawn(PyObject *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     EgGroup *self = (EgGroup *)op;
-    if (self->state == EG_FRESH || self->state == EG_CLOSED || self->aborted) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        self->state == EG_FRESH ? "this TaskGroup was not entered"
-                        : self->aborted         ? "this TaskGroup failed: it takes no more tasks"
-                                                : "this TaskGroup has ended");
+    EgTask *task = eg_task_make(args, n, kwnames); /* first: that may run Python */
+    if (!task || group_check_takes_tasks(self) < 0) {
+        Py_XDECREF(task);
         return NULL;
     }
-    if (self->owner->hub != eg_hub_here) {
-        PyErr_SetString(PyExc_RuntimeError, "this TaskGroup is another thread's");
-        return NULL;
-    }
-    EgTask *task = eg_task_make(args, n, kwnames);
-    if (!task)
-        return NULL;
     task->group = Py_NewRef(op); /* given back by eg_group_leave() */
     if ((task->group_next = self->tasks))
         self->tasks->group_prev = task;

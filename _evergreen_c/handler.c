@@ -255,10 +255,12 @@ handler_repr(PyObject *op)
 {
     EgHandler *self = (EgHandler *)op;
     PyObject *type = PyType_GetName(Py_TYPE(op)), *repr = NULL;
-    if (type && self->callback)
-        repr = PyUnicode_FromFormat("<%U %R>", type, self->callback);
+    PyObject *callback = Py_XNewRef(self->callback); /* its __repr__() may call cancel() */
+    if (type && callback)
+        repr = PyUnicode_FromFormat("<%U %R>", type, callback);
     else if (type)
         repr = PyUnicode_FromFormat("<%U %s>", type, self->cancelled ? "cancelled" : "done");
+    Py_XDECREF(callback);
     Py_XDECREF(type);
     return repr;
 }

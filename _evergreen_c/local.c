@@ -141,8 +141,11 @@ local_dict(EgLocal *self)
     initproc init = Py_TYPE(self)->tp_init;
     if (init == PyBaseObject_Type.tp_init)
         return dict;
-    PyObject *args = self->args ? self->args : eg_state->empty_tuple;
-    int status = init((PyObject *)self, args, self->kwargs);
+    PyObject *args = Py_NewRef(self->args ? self->args : eg_state->empty_tuple);
+    PyObject *kwargs = Py_XNewRef(self->kwargs);
+    int status = init((PyObject *)self, args, kwargs);
+    Py_DECREF(args);
+    Py_XDECREF(kwargs);
     if (status < 0) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
@@ -162,6 +165,17 @@ local_dict(EgLocal *self)
 }
 
 /* ---- attributes ---------------------------------------------------------------------------- */
+/* 0: it is a str; -1: exception. Python calls __getattribute__() with whatever it is given. */
+static int
+local_check_name(PyObject *name)
+{
+    if (EG_LIKELY(PyUnicode_Check(name)))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "attribute name must be string, not '%.200s'",
+                 Py_TYPE(name)->tp_name);
+    return -1;
+}
+
 /* A name that no attribute of class local itself has. */
 static inline bool
 local_name_is_plain(EgLocal *self, PyObject *name)
@@ -173,9 +187,8 @@ local_name_is_plain(EgLocal *self, PyObject *name)
 static PyObject *
 local_getattro(PyObject *op, PyObject *name)
 {
-    PyObject *dict = local_dict((EgLocal *)op),
-             *value = NULL; /* names and descriptors run Python */
-    if (!dict)
+    PyObject *dict, *value = NULL; /* names and descriptors run Python */
+    if (local_check_name(name) < 0 || !(dict = local_dict((EgLocal *)op)))
         return NULL;
     if (local_name_is_plain((EgLocal *)op, name))
         value = Py_XNewRef(PyDict_GetItemWithError(dict, name));
@@ -190,9 +203,9 @@ local_getattro(PyObject *op, PyObject *name)
 static int
 local_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
-    PyObject *dict = local_dict((EgLocal *)op);
+    PyObject *dict;
     int status = -1;
-    if (!dict)
+    if (local_check_name(name) < 0 || !(dict = local_dict((EgLocal *)op)))
         return -1;
     if (value && local_name_is_plain((EgLocal *)op, name))
         status = PyDict_SetItem(dict, name, value);
@@ -239,24 +252,29 @@ local_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* Take what greenlets have in it out of them; runs finalisers. */
+/* Take what greenlets have in it out of them; runs finalisers. Keeps an exception that is set. */
 static void
 local_leave_all(EgLocal *self)
 {
+    PyObject *type, *value, *traceback;
     EgEntry *entry;
+    PyErr_Fetch(&type, &value, &traceback);
     while ((entry = self->entries)) {
         Py_INCREF(entry);
         entry_unlink(entry);
         PyObject *greenlet = PyObject_CallNoArgs(entry->greenlet);
-        PyObject *dict = greenlet && greenlet != Py_None ? ((PyGreenlet *)greenlet)->dict : NULL;
+        PyObject *dict =
+            greenlet && greenlet != Py_None ? Py_XNewRef(((PyGreenlet *)greenlet)->dict) : NULL;
         if (dict && PyDict_GetItemWithError(dict, self->key) == (PyObject *)entry)
             PyDict_DelItem(dict, self->key);
         if (PyErr_Occurred())
             PyErr_WriteUnraisable(NULL);
+        Py_XDECREF(dict);
         Py_XDECREF(greenlet);
         Py_CLEAR(entry->dict);
         Py_DECREF(entry);
     }
+    PyErr_Restore(type, value, traceback);
 }
 
 static int

@@ -224,8 +224,10 @@ semaphore_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
     bool bounded = PyObject_TypeCheck(op, eg_state->bounded_semaphore_type);
-    self->value = value;
     self->bound = bounded ? value : EG_UNBOUNDED;
+    while (value > 0 && eg_queue_wake(&self->waiters, NULL)) /* it was in use */
+        value--;
+    self->value = value;
     return 0;
 }
 

@@ -216,6 +216,7 @@ items_take(EgItemQueue *self, PyObject **item)
 }
 
 /* ---- what a subclass may have its own way ---------------------------------------------- */
+/* -1: exception; never without a guard. */
 static Py_ssize_t
 queue_size(EgItemQueue *self)
 {
@@ -224,7 +225,9 @@ queue_size(EgItemQueue *self)
     PyObject *size = PyObject_CallMethod((PyObject *)self, "_qsize", NULL);
     Py_ssize_t n = size ? PyLong_AsSsize_t(size) : -1;
     Py_XDECREF(size);
-    return n < 0 && PyErr_Occurred() ? -1 : n;
+    if (n < 0 && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "_qsize() should return >= 0");
+    return Py_MAX(n, -1);
 }
 
 static int
@@ -502,7 +505,7 @@ queue_put_item(EgItemQueue *self, PyObject *item, int blocking, uint64_t deadlin
         if (self->shut_down)
             return queue_raise(eg_state->queue_shut_down);
         int status;
-        if (queue_has_room(self)) {
+        if (queue_has_room(self) > 0) { /* never -1: it has no guard */
             if ((status = queue_add(self, item)) == AGAIN)
                 continue;
         } else if ((status = blocking ? queue_wait_put(self, item, deadline) : 0) == 0)
@@ -553,7 +556,7 @@ static void
 queue_admit(EgItemQueue *self)
 {
     EgTask *putter;
-    while (queue_has_room(self) && (putter = eg_queue_peek(&self->putters))) {
+    while (queue_has_room(self) > 0 && (putter = eg_queue_peek(&self->putters))) {
         PyObject *item = Py_NewRef(putter->wait.value), *failed = NULL;
         size_t place = 0;
         int status = items_find(self, item, &place);

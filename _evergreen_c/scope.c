@@ -83,16 +83,16 @@ scope_disarm(EgScope *self)
 static int
 scope_start(EgScope *self, uint64_t deadline)
 {
-    if (eg_timer_armed(&self->timer) || self->later.pending) {
-        PyErr_Format(PyExc_RuntimeError, "%R is already started; to restart it, cancel it first",
-                     self);
-        return -1;
-    }
-    EgHub *hub = eg_hub_get();
+    EgHub *hub = eg_hub_get(); /* first: to make one may run Python */
     EgTask *task = hub ? eg_hub_task(hub) : NULL;
     if (!task) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_RuntimeError, "no task is running: nothing here can time out");
+        return -1;
+    }
+    if (eg_timer_armed(&self->timer) || self->later.pending) {
+        PyErr_Format(PyExc_RuntimeError, "%R is already started; to restart it, cancel it first",
+                     self);
         return -1;
     }
     EgTask *before = self->task; /* ours now */
@@ -434,7 +434,9 @@ fail_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
     int caught = scope_leave((EgScope *)op, value);
     if (caught <= 0)
         return caught ? NULL : Py_NewRef(Py_False);
-    PyObject *text = PyUnicode_FromFormat("not done in %S seconds", ((EgScope *)op)->seconds);
+    PyObject *seconds = Py_XNewRef(((EgScope *)op)->seconds); /* its __str__() may replace it */
+    PyObject *text = PyUnicode_FromFormat("not done in %S seconds", seconds ? seconds : Py_None);
+    Py_XDECREF(seconds);
     PyObject *error = text ? PyObject_CallOneArg(PyExc_TimeoutError, text) : NULL;
     Py_XDECREF(text);
     if (!error)

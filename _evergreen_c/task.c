@@ -128,6 +128,19 @@ task_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return hub ? (PyObject *)task_alloc(type, hub, EG_TASK) : NULL;
 }
 
+/* A dict of its own; new. */
+static PyObject *
+task_keywords(PyObject *mapping)
+{
+    PyObject *dict = NULL;
+    if (!PyObject_HasAttrString(mapping, "keys"))
+        PyErr_Format(PyExc_TypeError, "kwargs must be a mapping, not %.100s",
+                     Py_TYPE(mapping)->tp_name);
+    else if ((dict = PyDict_New()) && PyDict_Update(dict, mapping) < 0)
+        Py_CLEAR(dict);
+    return dict;
+}
+
 static int
 task_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -137,54 +150,47 @@ task_init(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOO:Task", names, &target, &name, &call,
                                      &keywords))
         return -1;
-    if (self->state != EG_NEW || self->role != EG_TASK) {
-        PyErr_SetString(PyExc_RuntimeError, "a task that was started cannot be made anew");
-        return -1;
-    }
     if (target != Py_None && !PyCallable_Check(target)) {
         PyErr_Format(PyExc_TypeError, "target must be callable, not %.100s",
                      Py_TYPE(target)->tp_name);
         return -1;
     }
+    PyObject *dict = NULL, *text = NULL;
     call = call && call != Py_None ? PySequence_Tuple(call) : Py_NewRef(eg_state->empty_tuple);
-    if (!call)
-        return -1;
-    PyObject *dict = NULL;
-    if (keywords != Py_None) {
-        if (!PyObject_HasAttrString(keywords, "keys"))
-            PyErr_Format(PyExc_TypeError, "kwargs must be a mapping, not %.100s",
-                         Py_TYPE(keywords)->tp_name);
-        else if ((dict = PyDict_New()))
-            PyDict_Update(dict, keywords);
-        if (PyErr_Occurred()) {
-            Py_XDECREF(dict);
-            Py_DECREF(call);
-            return -1;
-        }
-    }
-    PyObject *text = name != Py_None ? PyObject_Str(name) : NULL;
-    if (name != Py_None && !text) {
-        Py_XDECREF(dict);
-        Py_DECREF(call);
-        return -1;
+    if (!call || (keywords != Py_None && !(dict = task_keywords(keywords)))
+        || (name != Py_None && !(text = PyObject_Str(name))))
+        goto failed;
+    if (self->state != EG_NEW || self->role != EG_TASK) { /* now: the above runs Python */
+        PyErr_SetString(PyExc_RuntimeError, "a task that was started cannot be made anew");
+        goto failed;
     }
     Py_XSETREF(self->target, target == Py_None ? NULL : Py_NewRef(target));
     Py_XSETREF(self->args, call);
     Py_XSETREF(self->kwargs, dict);
     Py_XSETREF(self->name, text);
     return 0;
+failed:
+    Py_XDECREF(call);
+    Py_XDECREF(dict);
+    Py_XDECREF(text);
+    return -1;
 }
 
 int
 eg_task_start(EgTask *self)
 {
     EgHub *hub = self->hub;
-    if (hub->destroyed) {
-        PyErr_SetString(PyExc_RuntimeError, "the event loop of this task was destroyed");
+    PyObject *context = PyContext_CopyCurrent(); /* first: the collector runs Python */
+    if (!context)
+        return -1;
+    if (EG_UNLIKELY(hub->destroyed || self->state != EG_NEW)) {
+        PyErr_SetString(PyExc_RuntimeError, self->state == EG_NEW
+                                                ? "the event loop of this task was destroyed"
+                                                : "tasks can only be started once");
+        Py_DECREF(context);
         return -1;
     }
-    if (!(self->context = PyContext_CopyCurrent()))
-        return -1;
+    self->context = context;
     PyObject_GC_UnTrack(self->context); /* until eg_task_run() lets go of it */
     PyObject_GC_UnTrack(self);          /* until task_end() */
     self->state = EG_STARTED;
@@ -570,8 +576,14 @@ task_run(PyObject *op, PyObject *unused)
     (void)unused;
     if (!self->target)
         Py_RETURN_NONE;
-    return PyObject_Call(self->target, self->args ? self->args : eg_state->empty_tuple,
-                         self->kwargs);
+    PyObject *target = Py_NewRef(self->target); /* which may call __init__() */
+    PyObject *arguments = Py_NewRef(self->args ? self->args : eg_state->empty_tuple);
+    PyObject *keywords = Py_XNewRef(self->kwargs);
+    PyObject *result = PyObject_Call(target, arguments, keywords);
+    Py_DECREF(target);
+    Py_DECREF(arguments);
+    Py_XDECREF(keywords);
+    return result;
 }
 
 /* The exception instance of (typ, value, tb) as throw() and kill() take them; new. */
@@ -842,8 +854,8 @@ task_get_waiting(PyObject *op, void *unused)
     PyObject *deadline = wait->deadline_ns == EG_FOREVER
                              ? Py_NewRef(Py_None)
                              : PyFloat_FromDouble((double)wait->deadline_ns / 1e9);
-    return Py_BuildValue("(sONd)", wait->kind->name, wait->object ? wait->object : Py_None,
-                         deadline, (double)since / 1e9);
+    PyObject *object = Py_NewRef(wait->object ? wait->object : Py_None); /* a tuple is made first */
+    return Py_BuildValue("(sNNd)", wait->kind->name, object, deadline, (double)since / 1e9);
 }
 
 static PyObject *

@@ -45,10 +45,42 @@ enum {
 static PyObject *tls_names[NAMES]; /* strong, for good */
 static PyObject *tls_ciphertext;   /* likewise: CIPHERTEXT */
 
-#define CALL(object, name) PyObject_CallMethodNoArgs(object, tls_names[name])
-#define CALL1(object, name, arg) PyObject_CallMethodOneArg(object, tls_names[name], arg)
+#define CALL(object, name) tls_call(object, tls_names[name], NULL)
+#define CALL1(object, name, arg) tls_call(object, tls_names[name], arg)
 
 /* ---- the parts -------------------------------------------------------------------------- */
+/* A member, new: what is called may replace or delete it. NULL: exception, it was never set. */
+static PyObject *
+tls_hold(PyObject *member)
+{
+    if (!member)
+        PyErr_SetString(PyExc_AttributeError, "this TLS stream has not been initialized");
+    return Py_XNewRef(member);
+}
+
+/* object.name(arg), or without arg: NULL. */
+static PyObject *
+tls_call(PyObject *object, PyObject *name, PyObject *arg)
+{
+    if (!(object = tls_hold(object)))
+        return NULL;
+    PyObject *result = arg ? PyObject_CallMethodOneArg(object, name, arg)
+                           : PyObject_CallMethodNoArgs(object, name);
+    Py_DECREF(object);
+    return result;
+}
+
+/* function(arg), as tls_call(). */
+static PyObject *
+tls_call_function(PyObject *function, PyObject *arg)
+{
+    if (!(function = tls_hold(function)))
+        return NULL;
+    PyObject *result = arg ? PyObject_CallOneArg(function, arg) : PyObject_CallNoArgs(function);
+    Py_DECREF(function);
+    return result;
+}
+
 /* A call whose result is not looked at. */
 static int
 tls_done(PyObject *result)
@@ -69,7 +101,11 @@ tls_number(PyObject *result)
 static Py_ssize_t
 tls_waiting(PyObject *bio)
 {
-    return tls_number(PyObject_GetAttr(bio, tls_names[PENDING]));
+    if (!(bio = tls_hold(bio)))
+        return -1;
+    Py_ssize_t n = tls_number(PyObject_GetAttr(bio, tls_names[PENDING]));
+    Py_DECREF(bio);
+    return n;
 }
 
 /* Release a lock; an exception that is set stays so. */
@@ -100,7 +136,7 @@ tls_send(EgTls *self, PyObject *method)
     if (n <= 0)
         return n < 0 ? NULL : Py_NewRef(Py_True);
     PyObject *records = CALL(self->outgoing, READ);
-    PyObject *sent = records ? PyObject_CallMethodOneArg(self->stream, method, records) : NULL;
+    PyObject *sent = records ? tls_call(self->stream, method, records) : NULL;
     Py_XDECREF(records);
     return sent;
 }
@@ -116,17 +152,23 @@ tls_send_method(PyObject *op, PyObject *const *args, Py_ssize_t n)
 static Py_ssize_t
 tls_receive(EgTls *self)
 {
-    if (tls_done(CALL(self->receiving, ACQUIRE)) < 0)
+    PyObject *lock = tls_hold(self->receiving);
+    if (!lock || tls_done(CALL(lock, ACQUIRE)) < 0) {
+        Py_XDECREF(lock);
         return -1;
+    }
     Py_ssize_t n = tls_waiting(self->incoming); /* another task did it meanwhile */
     PyObject *data = n == 0 ? CALL1(self->stream, READ, tls_ciphertext) : NULL;
     if (n == 0)
         n = data ? PyObject_Size(data) : -1;
-    if (data
+    if (data && n >= 0
         && tls_done(n ? CALL1(self->incoming, WRITE, data) : CALL(self->incoming, WRITE_EOF)) < 0)
         n = -1;
     Py_XDECREF(data);
-    return tls_release(self->receiving) < 0 ? -1 : n;
+    if (tls_release(lock) < 0)
+        n = -1;
+    Py_DECREF(lock);
+    return n;
 }
 
 /* How much there may be to decrypt; 0: nothing. */
@@ -134,7 +176,7 @@ static Py_ssize_t
 tls_held(EgTls *self)
 {
     Py_ssize_t n = tls_waiting(self->incoming);
-    return n || self->drained ? n : tls_number(PyObject_CallNoArgs(self->pending));
+    return n || self->drained ? n : tls_number(tls_call_function(self->pending, NULL));
 }
 
 /* A step of TLS has raised: 1: try again; 0: it is the end; -1: exception. */
@@ -150,6 +192,28 @@ tls_met(EgTls *self)
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
+/* A bytes object of up to that many bytes. */
+static PyObject *
+tls_decrypt(EgTls *self, PyObject *number)
+{
+    PyObject *data = tls_call_function(self->decrypt, number);
+    if (data && !PyBytes_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "TLS gave %.100s, not bytes", Py_TYPE(data)->tp_name);
+        Py_CLEAR(data);
+    }
+    return data;
+}
+
+/* 1: nothing was decrypted that has not been read; 0: something; -1: exception. */
+static int
+tls_plain_is_empty(EgTls *self)
+{
+    PyObject *plain = tls_hold(self->plain);
+    Py_ssize_t n = plain ? PyObject_Size(plain) : -1;
+    Py_XDECREF(plain);
+    return n < 0 ? -1 : n == 0;
+}
+
 /* What there is of the next record, up to n bytes; b"" at the end. */
 static PyObject *
 tls_read_some(EgTls *self, Py_ssize_t n)
@@ -167,26 +231,36 @@ tls_read_some(EgTls *self, Py_ssize_t n)
         PyObject *number = PyLong_FromSsize_t(size);
         if (!number)
             return NULL;
-        data = PyObject_CallOneArg(self->decrypt, number);
+        data = tls_decrypt(self, number);
         Py_DECREF(number);
         again = data ? 1 : tls_met(self);
-        if (data && PyObject_Size(data) == 0 && !self->ended) { /* 3.11.2 says so of any end */
+        if (data && PyBytes_GET_SIZE(data) == 0 && !self->ended) { /* 3.11.2 says so of any end */
             PyObject *done = PyObject_CallMethod((PyObject *)self, "_check_end", NULL);
             if (!done)
                 Py_CLEAR(data);
             again = done ? 1 : -1;
             Py_XDECREF(done);
         }
-        self->drained = data && PyObject_Size(data) < size; /* there was no more of the record */
+        self->drained = data && PyBytes_GET_SIZE(data) < size; /* there was no more of the record */
     }
     if (again < 0 || (!data && !(data = PyBytes_FromStringAndSize(NULL, 0))))
         return NULL;
-    if (PyObject_Size(data) == 0)
+    if (PyBytes_GET_SIZE(data) == 0)
         self->ended = true;
     if (tls_done(tls_send(self, tls_names[WRITE]))
         < 0) /* an answer to the peer, such as a key update's */
         Py_CLEAR(data);
     return data;
+}
+
+/* The Python method's part of a read. */
+static PyObject *
+tls_read_slowly(EgTls *self, int name, Py_ssize_t n)
+{
+    PyObject *number = PyLong_FromSsize_t(n);
+    PyObject *result = number ? CALL1((PyObject *)self, name, number) : NULL;
+    Py_XDECREF(number);
+    return result;
 }
 
 PyDoc_STRVAR(tls_read_doc,
@@ -210,23 +284,22 @@ tls_read(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         if (n == -1 && PyErr_Occurred())
             return NULL;
     }
-    PyObject *result = NULL, *number = NULL;
-    bool quick = self->ready && !self->ended && n > 0 && PyObject_Size(self->plain) == 0;
-    if (!quick) {
-        result = (number = PyLong_FromSsize_t(n)) ? CALL1(op, SLOW_READ, number) : NULL;
-        Py_XDECREF(number);
-        return result;
-    }
-    if (tls_done(CALL(self->reading, ACQUIRE)) < 0)
-        return NULL;
+    if (!self->ready || self->ended || n <= 0)
+        return tls_read_slowly(self, SLOW_READ, n);
+    int empty = tls_plain_is_empty(self);
+    if (empty <= 0)
+        return empty < 0 ? NULL : tls_read_slowly(self, SLOW_READ, n);
+    PyObject *result = NULL, *lock = tls_hold(self->reading);
+    if (!lock || tls_done(CALL(lock, ACQUIRE)) < 0)
+        goto done;
     /* The read that this one may have waited for can have left something, or met the end. */
-    if (!self->ended && PyObject_Size(self->plain) == 0)
-        result = tls_read_some(self, n);
-    else if ((number = PyLong_FromSsize_t(n)))
-        result = CALL1(op, READ_IN_TURN, number);
-    Py_XDECREF(number);
-    if (tls_release(self->reading) < 0)
+    empty = self->ended ? 0 : tls_plain_is_empty(self);
+    if (empty >= 0)
+        result = empty ? tls_read_some(self, n) : tls_read_slowly(self, READ_IN_TURN, n);
+    if (tls_release(lock) < 0)
         Py_CLEAR(result);
+done:
+    Py_XDECREF(lock);
     return result;
 }
 
@@ -246,7 +319,9 @@ tls_write(PyObject *op, PyObject *data)
     Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : 0;
     if (!self->ready || self->shut || size == 0 || size > RECORD)
         return CALL1(op, SLOW_WRITE, data);
-    PyObject *closed = PyObject_GetAttr(self->stream, tls_names[CLOSED]);
+    PyObject *stream = tls_hold(self->stream);
+    PyObject *closed = stream ? PyObject_GetAttr(stream, tls_names[CLOSED]) : NULL;
+    Py_XDECREF(stream);
     int is_closed = closed ? PyObject_IsTrue(closed) : -1;
     Py_XDECREF(closed);
     if (is_closed)
@@ -255,7 +330,7 @@ tls_write(PyObject *op, PyObject *data)
     for (int again = 1; !taken;) {
         if (again <= 0)
             return again < 0 ? NULL : CALL1(op, SLOW_WRITE, data);
-        if (!(taken = PyObject_CallOneArg(self->encrypt, data)))
+        if (!(taken = tls_call_function(self->encrypt, data)))
             again = tls_met(self);
     }
     Py_ssize_t n = tls_number(taken);

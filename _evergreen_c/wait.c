@@ -237,7 +237,12 @@ eg_wait_throw(EgTask *task, PyObject *exc)
 {
     if (EG_LIKELY(!task->shields) || task->state == EG_ENDED)
         return eg_wait_interrupt(task, exc);
-    if ((!task->held && !(task->held = PyList_New(0))) || PyList_Append(task->held, exc) < 0)
+    PyObject *held = task->held ? NULL : PyList_New(0); /* a finaliser may throw, too */
+    if (task->held)
+        Py_XDECREF(held);
+    else
+        task->held = held;
+    if (!task->held || PyList_Append(task->held, exc) < 0)
         PyErr_WriteUnraisable(exc); /* out of memory */
     return true;
 }

@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import weakref
+from functools import partial
 
 import pytest
 from helpers import Boom, in_thread, pass_time, settle
@@ -975,3 +976,41 @@ def test_repr_and_collection_of_a_barrier(hub):
 
 def test_exceptions_are_those_of_threading(hub):
     assert BrokenBarrierError is threading.BrokenBarrierError
+
+
+def test_a_barrier_made_anew_is_reset_with_its_new_number_of_parties(hub):
+    barrier = Barrier(3)
+    waiting = spawn(barrier.wait)
+    settle()
+    barrier.__init__(2)
+    with pytest.raises(BrokenBarrierError):
+        waiting.result()
+    other = spawn(barrier.wait)
+    assert sorted([barrier.wait(), other.result()]) == [0, 1]
+
+
+def test_a_barrier_without_init_refuses_to_be_waited_at(hub):
+    with pytest.raises(RuntimeError, match="not been initialized"):
+        Barrier.__new__(Barrier).wait()
+
+
+def test_an_action_and_a_timeout_that_make_their_barrier_anew_live_until_they_return(hub):
+    class Fresh:
+        alive = weakref.WeakSet()
+
+        def __init__(self):
+            self.alive.add(self)
+
+        def __call__(self):
+            barrier.__init__(1)
+            assert len(self.alive) == 1
+
+        def __float__(self):
+            self()
+            return 1.0
+
+    barrier = Barrier(1, partial(Fresh()))
+    with pytest.raises(BrokenBarrierError):
+        barrier.wait()
+    barrier = Barrier(1, None, Fresh())
+    assert barrier.wait() == 0

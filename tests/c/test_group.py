@@ -1323,3 +1323,11 @@ def test_empty_keyword_arguments_are_none(hub):
     with TaskGroup(*(), **nothing) as group:
         task = group.spawn(int)
     assert task.result() == 0
+
+
+def test_the_end_of_the_block_takes_an_exception_and_nothing_else(hub):
+    group = TaskGroup()
+    group.__enter__()
+    with pytest.raises(TypeError, match="takes an exception, not int"):
+        group.__exit__(None, 1, None)
+    assert not group.__exit__(None, None, None)

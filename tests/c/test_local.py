@@ -569,3 +569,18 @@ def test_the_interpreter_exits_with_locals_everywhere():
         print("done")
     """)
     assert out == "done\n"
+
+
+def test_an_attribute_name_that_is_no_str_is_a_type_error():
+    for call in (
+        lambda: local().__getattribute__(5),
+        lambda: local().__setattr__(5, 1),
+        lambda: local().__delattr__(None),
+    ):
+        with pytest.raises(TypeError, match="attribute name must be string"):
+            call()
+
+
+def test_a_local_that_ends_while_an_exception_is_raised_leaves_the_exception_alone(hub):
+    with pytest.raises(AttributeError, match="read-only"):
+        local().__setattr__("__dict__", {})

@@ -766,3 +766,12 @@ def test_an_rlock_of_main_keeps_its_owner_when_main_waits_for_the_first_time():
         """
     )
     assert out == "False\nFalse\n"
+
+
+def test_a_semaphore_made_anew_gives_its_permits_to_those_who_wait(hub):
+    gate = Semaphore(0)
+    waiting = [spawn(gate.acquire) for _ in range(2)]
+    settle()
+    gate.__init__(3)
+    assert [task.join(0) or task.join(10) for task in waiting] == [True, True]
+    assert gate.value == 1

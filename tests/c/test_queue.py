@@ -1028,3 +1028,14 @@ def test_a_killed_child_of_fork_does_not_take_items_for_dead_waiters():
         options=("-W", "ignore::DeprecationWarning"),  # Python warns of forks beside threads
     )
     assert out == "1\n"
+
+
+def test_a_negative_size_of_a_subclass_is_a_value_error(hub):
+    class Odd(Queue):
+        def _qsize(self):
+            return -1
+
+    queue = Odd(1)
+    for call in queue.qsize, queue.get_nowait, lambda: queue.put_nowait(1), queue.full:
+        with pytest.raises(ValueError, match="_qsize"):
+            call()

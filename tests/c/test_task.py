@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 import weakref
+from functools import partial
 
 import pytest
 from helpers import Boom, in_thread, output_of, pass_time, run_python, settle
@@ -1519,3 +1520,63 @@ def test_a_task_killed_while_it_only_yields_goes_on_to_its_next_wait(hub):
     spawn(lambda: task.kill())
     settle()
     assert steps == ["on"] and not task.is_alive()
+
+
+def test_arguments_that_start_the_task_they_are_for_do_not_change_it(hub):
+    task = Task(lambda: "first")
+
+    class Keywords:
+        def keys(self):
+            task.start()
+            return ()
+
+        def __getitem__(self, name):
+            raise KeyError(name)
+
+    with pytest.raises(RuntimeError, match="cannot be made anew"):
+        task.__init__(lambda: "second", kwargs=Keywords())
+    assert task.result() == "first"
+
+
+def test_a_task_that_a_collection_starts_while_it_is_being_started_runs_once(hub):
+    ran, refused = [], []
+    before = gc.get_threshold()
+
+    def start():
+        try:
+            task.start()
+        except RuntimeError:
+            refused.append(True)
+
+    def on_collection(phase, info):
+        if phase == "start" and not task.is_alive() and not ran:
+            gc.callbacks.remove(on_collection)
+            start()
+
+    for _ in range(10):
+        task = Task(ran.append, args=(1,))
+        contexts = [contextvars.copy_context() for _ in range(300)]  # else one that is kept is taken
+        gc.callbacks.append(on_collection)
+        gc.set_threshold(1)
+        start()
+        gc.set_threshold(*before)
+        if on_collection in gc.callbacks:
+            gc.callbacks.remove(on_collection)
+        del contexts
+        assert task.join(10)
+        assert ran == [1]
+        assert hub.stats()["tasks"] == 0
+        ran.clear()
+
+
+def test_what_a_task_calls_lives_until_it_returns_though_it_makes_the_task_anew(hub):
+    class Target:
+        def __call__(self):
+            task.__init__(print)
+            return alive() is not None
+
+    target = partial(Target())
+    alive = weakref.ref(target)
+    task = Task(target)
+    del target
+    assert task.run()

@@ -702,3 +702,53 @@ def test_openssl_as_server(hub):
     finally:
         process.kill()
         in_thread(process.communicate)
+
+
+def test_a_tls_stream_without_init_raises_attribute_errors():
+    stream = TLSStream.__new__(TLSStream)
+    stream._ready = True
+    for call in (
+        lambda: stream.read(1),
+        lambda: stream.read(),
+        lambda: stream.write(b"x"),
+        stream._send,
+        stream.close,
+    ):
+        with pytest.raises(AttributeError):
+            call()
+
+
+def test_what_a_tls_stream_stands_on_may_be_replaced_while_it_is_called(hub):
+    class Part:
+        pending = 1
+
+        def __init__(self, stream):
+            self.stream = stream
+
+        def acquire(self):
+            self.stream._reading = Part(self.stream)
+
+        def release(self):
+            self.stream._reading = None
+
+        def __call__(self, n):
+            self.stream._decrypt = None
+            return b"decrypted"
+
+        def read(self):
+            self.stream._outgoing = None
+            return b""
+
+        def write(self, data):
+            self.stream._stream = None
+
+    stream = TLSStream.__new__(TLSStream)
+    for name in ("_stream", "_incoming", "_outgoing", "_decrypt", "_reading"):
+        setattr(stream, name, Part(stream))
+    stream._plain = bytearray()
+    stream._ready = True
+    assert stream.read(100) == b"decrypted"
+    assert stream._outgoing is stream._stream is stream._decrypt is stream._reading is None
+    stream._reading, stream._outgoing, stream._decrypt = Part(stream), Part(stream), lambda n: 5
+    with pytest.raises(TypeError, match="not bytes"):
+        stream.read(100)
