@@ -1,5 +1,7 @@
 """Patched classes of the standard library lose nothing that is handed over as a task is killed."""
 
+import concurrent.futures
+import contextlib
 import multiprocessing
 import queue
 import random
@@ -143,6 +145,14 @@ def race(source, chance):
         assert source.take(0.5), f"{left} left, and not there: {steps}"
 
 
+def close(source):
+    """End the task that writes for a queue of multiprocessing, while it is one."""
+    made = getattr(source, "queue", None)
+    if hasattr(made, "join_thread"):
+        made.close()
+        made.join_thread()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_given_in_the_turn_of_a_kill_or_a_deadline_is_taken_by_another(kind, patched):
     seed = random.randrange(10**6)
@@ -153,3 +163,112 @@ def test_what_is_given_in_the_turn_of_a_kill_or_a_deadline_is_taken_by_another(k
         except BaseException as exc:
             exc.add_note(f"seed {seed}, round {turn}")
             raise
+    close(source)
+
+
+# ---- what is told to all --------------------------------------------------------------------------
+
+
+def event(chance):
+    """Waiters, and what wakes them all."""
+    made = threading.Event()
+    return made.wait, made.set
+
+
+def joined_queue(chance):
+    made = queue.Queue()
+    made.put(1)
+    return made.join, made.task_done
+
+
+def future(chance):
+    made = concurrent.futures.Future()
+    return made.result, lambda: made.set_result(1)
+
+
+def future_of_a_pool(chance):
+    gate = threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    later = pool.submit(gate.wait)
+    pool.shutdown(wait=False)
+    return later.result, gate.set
+
+
+def shut_queue(chance):
+    made = queue.Queue()
+    return made.get, made.shutdown
+
+
+def notified_by_all(chance):
+    made = threading.Condition()
+
+    def wait():
+        with made:
+            made.wait()
+
+    def tell():
+        with made:
+            made.notify_all()
+
+    return wait, tell
+
+
+TOLD = [event, joined_queue, future, future_of_a_pool, notified_by_all]
+if hasattr(queue.Queue, "shutdown"):
+    TOLD.append(shut_queue)
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_all_who_wait_go_on_though_some_of_them_are_killed_in_that_turn(kind, patched):
+    chance = random.Random(1)
+    for _ in range(ROUNDS):
+        wait, tell = kind(chance)
+
+        def attempt(wait=wait):
+            with contextlib.suppress(Exception):  # a queue that is shut down
+                wait()
+
+        tasks = [spawn(attempt) for _ in range(4)]
+        settle()
+        steps = [tell, chance.choice(tasks).kill, chance.choice(tasks).kill, lambda: sleep(0)]
+        chance.shuffle(steps)
+        for step in steps:
+            step()
+        assert all(task.join(5) for task in tasks)
+
+
+def test_a_barrier_knows_who_waits_for_it_after_a_kill(patched):
+    chance = random.Random(1)
+    for _ in range(ROUNDS):
+        barrier = threading.Barrier(3)
+
+        def attempt(barrier=barrier):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait()
+
+        tasks = [spawn(attempt) for _ in range(2)]
+        settle()
+        victim = chance.choice(tasks)
+        steps = [
+            lambda tasks=tasks, attempt=attempt: tasks.append(spawn(attempt)),
+            victim.kill,
+            lambda: sleep(0),
+        ]
+        chance.shuffle(steps)
+        for step in steps:
+            step()
+        settle()
+        assert barrier.n_waiting == sum(task.is_alive() for task in tasks) != 3
+        barrier.abort()
+        assert all(task.join(5) for task in tasks)
+
+
+def test_a_pool_makes_every_call_though_who_waits_for_them_is_killed(patched):
+    made = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for number in range(ROUNDS):
+            later = pool.submit(made.append, number)
+            waiter = spawn(later.result)
+            sleep(0)
+            waiter.kill()
+    assert sorted(made) == list(range(ROUNDS))

@@ -586,3 +586,40 @@ thread.join()
         options=["-Wignore"],
     )
     assert out == "7\n"
+
+
+def test_in_a_child_the_loops_of_other_threads_have_ended_and_their_tasks_too():
+    out = output_of(
+        """
+        import os, threading
+        from evergreen import EventLoop, sleep, spawn
+
+        made, ended, box = threading.Event(), threading.Event(), []
+
+        def work():
+            loop = EventLoop()
+            box.extend([loop, spawn(sleep, 100)])
+            sleep(0)
+            made.set()
+            ended.wait()
+            loop.destroy()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        made.wait()
+        loop, task = box
+        pid = os.fork()
+        if not pid:
+            print(loop.destroyed, task.is_alive(), task.join(5), task.result(5))
+            try:
+                loop.call_soon(print)
+            except RuntimeError as exc:
+                print(exc, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(loop.destroyed, task.is_alive())
+        ended.set()
+        thread.join()
+        """
+    )
+    assert out == "True False True None\nthe event loop was destroyed\nFalse True\n"
