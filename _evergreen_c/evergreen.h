@@ -234,7 +234,9 @@ typedef struct {
 } EgTimers;
 
 int eg_timer_start(EgTimers *, EgTimer *, uint64_t deadline); /* -1: MemoryError set */
-void eg_timer_stop(EgTimers *, EgTimer *);                    /* harmless when not armed */
+/* Forget all but those of which *keeps* says so. */
+void eg_timers_drop(EgTimers *, bool (*keeps)(EgTimer *, const void *), const void *arg);
+void eg_timer_stop(EgTimers *, EgTimer *); /* harmless when not armed */
 void eg_timers_fire(EgTimers *, uint64_t now);
 uint64_t eg_timers_next(EgTimers *); /* ns, EG_FOREVER if there is none */
 void eg_timers_clear(EgTimers *);    /* forget and free everything */
@@ -445,8 +447,16 @@ int eg_fd_embed(EgHub *hub); /* libuv's set has to be the outer one from now on;
 void eg_fd_after_poll(EgHub *hub); /* hand what libuv reported to the waiters */
 void eg_fd_destroy(EgHub *hub);
 int eg_fd_after_fork(EgHub *hub, bool keep); /* in the child; -1: exception */
+void eg_fd_drop_set(EgHub *hub);             /* before that, and before eg_port_leave() */
+/* For port.c. The epoll set, -1: there is none yet; whether that and libuv's are what they were;
+ * have the set hold what it should, a new one if it was lost. */
+int eg_fd_set(const EgHub *hub);
+bool eg_fd_holds_each_other(EgHub *hub);
+bool eg_fd_repair(EgHub *hub, bool lost);
+void eg_fd_lose(EgHub *hub); /* its number is not to be closed */
 int eg_fd_traverse(EgHub *hub, visitproc visit, void *arg);
 Py_ssize_t eg_fd_active(EgHub *hub); /* waiters and watchers */
+int eg_fd_known_below(void);         /* no hub knows a number that is as high, nor stands on it */
 
 /* ---- task.c -------------------------------------------------------------- */
 typedef enum { EG_NEW, EG_STARTED, EG_RUNNING, EG_PARKED, EG_ENDED } EgTaskState;
@@ -554,12 +564,23 @@ void eg_handler_cancel(PyObject *handler);
 extern PyType_Spec eg_handler_spec, eg_timer_spec, eg_watcher_spec;
 
 /* ---- signal.c ------------------------------------------------------------ */
-int eg_signal_open(EgHub *hub); /* the wake-up pipe of the main thread's hub */
+int eg_signal_open(EgHub *hub); /* of the main thread's hub; its wake-up pipe is made later */
 void eg_signal_before_sleep(EgHub *hub);
 void eg_signal_after_poll(EgHub *hub);
 void eg_signal_close(EgHub *hub);
+bool eg_signal_lacks_pipe(const EgHub *hub); /* eg_signal_repair() comes before its sleep */
+void eg_signal_forget(EgHub *hub);           /* there are none to be handled */
+bool eg_signal_happened(const EgHub *hub);   /* there is something to do after the poll */
+bool eg_signal_owns(const EgHub *hub, int fd);
+int eg_signal_pipe(const EgHub *hub); /* what libuv watches; -1: there is none yet */
+int eg_signal_highest(const EgHub *hub);
+bool eg_signal_is_well(const EgHub *hub);
+bool eg_signal_repair(EgHub *hub); /* if its descriptors mean other files: new ones; false: errno */
+void eg_signal_lose(EgHub *hub);   /* another file has that number */
+void eg_signal_vacate(EgHub *hub); /* another file is about to get one of its numbers */
+void eg_signal_doubt(EgHub *hub);  /* signals may have come without a byte */
 EgQueue *eg_signal_handled(EgHub *hub); /* woken when handlers have run; NULL: not in this thread */
-int eg_signal_after_fork(EgHub *hub);   /* in the child: a pipe of its own; -1: exception */
+int eg_signal_after_fork(EgHub *hub);   /* in the child: without the parent's pipe; -1: exception */
 void eg_signal_leave(EgHub *hub);       /* in the child, without that hub */
 bool eg_signal_begin(EgHub *hub);       /* handlers are about to run; what eg_signal_end() wants */
 void eg_signal_end(EgHub *hub, bool came);
@@ -580,8 +601,33 @@ PyObject *eg_interrupt_target(EgHub *hub);
 void eg_interrupt_visit(EgHub *hub, EgTask *host);
 void eg_interrupt_elsewhere(EgHub *hub);
 
+/* ---- port.c: the libuv loop of a hub, and its descriptors ------------------ */
+typedef struct EgPort { /* from the heap */
+    uv_loop_t uv;
+    uv_async_t bell;  /* rung by other threads; the only handle of ours that is referenced */
+    uv_timer_t clock; /* bounds a poll by the earliest deadline */
+    unsigned turn;    /* what is asked next: port_is_intact() */
+} EgPort;
+
+int eg_port_setup(void); /* once a process; -1: exception */
+int eg_port_open(EgHub *hub);
+void eg_port_close(EgHub *hub);
+/* Its loop, made if there is none (in a forked child), and mended if it was lost; NULL: exception. */
+uv_loop_t *eg_port_uv(EgHub *hub);
+void eg_port_leave(EgHub *hub); /* in a forked child: the parent's is left alone */
+/* Before libuv runs. False: it may not, for there are no descriptors; so much time was slept away. */
+bool eg_port_ready(EgHub *hub, uint64_t bare_ns);
+bool eg_port_mend(EgHub *hub);           /* true: something was lost, and is well again */
+void eg_port_ring(uv_async_t *bell);     /* end the sleep of its hub; from any thread */
+int eg_port_reserve(EgHub *hub, int fd); /* have libuv find room for a number; its status */
+int eg_port_move(EgHub *hub, uv__io_t *watcher, int fd); /* it watches another one; likewise */
+void eg_port_settle(EgHub *hub); /* libuv has made a stream, and perhaps a descriptor of its own */
+int eg_port_apart(int fd);       /* the same file, not as one of the standard streams; -1: errno */
+int eg_port_highest(const EgHub *hub); /* of its own numbers, and libuv's */
+bool eg_port_owns(int fd);             /* whether any hub would be lost without it */
+void eg_port_vacate(int fd);           /* another file is about to get such a number */
+
 /* ---- hub.c: the loop ------------------------------------------------------ */
-typedef struct EgPort EgPort; /* the libuv loop and the hub's own handles, from the heap */
 
 struct EgHub {
     PyObject_HEAD
@@ -652,13 +698,10 @@ eg_hub_ready(const EgHub *hub) /* something can run */
 }
 /* The next node to run; polls if there is none. ticks: what the counter says now. */
 EgNode *eg_hub_next(EgHub *hub, uint64_t ticks);
-uv_loop_t *eg_hub_uv(EgHub *hub);
 EgHub *eg_hub_new(PyTypeObject *type); /* this thread's, which has none */
 int eg_hub_destroy(EgHub *hub);        /* from its main greenlet; -1: exception */
 void eg_hub_prepare(EgHub *hub);       /* set what is never zero */
 void eg_hub_wake(EgHub *hub);          /* end its sleep, if another thread's is sleeping */
-int eg_hub_open_port(EgHub *hub);      /* a fresh libuv loop; after fork() too */
-void eg_hub_ports_left(EgHub *hub);    /* after fork(): leave the parent's loop alone */
 bool eg_hub_busy(EgHub *hub);          /* something outside can still wake somebody */
 void eg_hub_poll(EgHub *hub, bool block);
 /* For libuv's callbacks: have node->run(node) called after the poll, with the GIL held, on any
@@ -869,6 +912,8 @@ eg_wire_unsent(const EgWire *wire)
     return wire->uv.stream.write_queue_size;
 }
 Py_ssize_t eg_wires_open(EgHub *hub); /* how many there are */
+/* The kernel watches it no more; false: it is no wire's. */
+bool eg_wires_lost(EgHub *hub, const uv__io_t *watcher, int status);
 void eg_wires_before_poll(EgHub *hub);
 void eg_wires_after_poll(EgHub *hub);
 void eg_wires_close(EgHub *hub);   /* the hub is being destroyed: before its loop is closed */
@@ -935,7 +980,8 @@ extern PyType_Spec eg_queue_spec, eg_lifo_queue_spec, eg_priority_queue_spec;
 /* ---- scope.c: deadlines of blocks of code ---------------------------------------- */
 extern PyType_Spec eg_scope_spec, eg_timeout_spec, eg_fail_after_spec, eg_move_on_after_spec;
 extern PyType_Spec eg_shield_spec;
-bool eg_scope_is_leaving(EgTask *, PyObject *exc); /* of a scope that the task is still in */
+bool eg_scope_is_of(EgTimer *timer, const void *task); /* the deadline of one that it is in */
+bool eg_scope_is_leaving(EgTask *, PyObject *exc);     /* of a scope that the task is still in */
 
 /* ---- group.c: tasks that end together --------------------------------------------- */
 extern PyType_Spec eg_group_spec;
@@ -983,6 +1029,8 @@ void eg_work_bury(void); /* free what hubs left that are gone: may run Python; b
 int eg_work_submit(EgHub *hub, EgLane *lane, EgWork *work); /* to this thread's; -1: exception */
 bool eg_work_cancel(EgWork *work); /* false: it was begun. It comes back in any case. */
 Py_ssize_t eg_work_pending(EgHub *hub);
+void eg_work_hold(EgHub *hub); /* no thread of a lane is at its bell, nor comes to one: until */
+void eg_work_release(void);
 Py_ssize_t eg_work_threads(void); /* of all lanes */
 PyObject *eg_work_limit(PyObject *module, PyObject *args);
 void eg_work_close(EgHub *hub);
@@ -1166,6 +1214,7 @@ bool eg_socket_check(PyObject *object);                    /* a socket.socket; n
 bool eg_socket_look(PyObject *socket, EgSocketView *view); /* false: exception */
 int eg_socket_set_timeout(PyObject *socket, int64_t ns);   /* and nothing else */
 bool eg_socket_is_owned(PyObject *socket);                 /* for eg_fd_wait() */
+#define EG_HINTS 65536         /* descriptors that have a byte of hints */
 void eg_socket_forget(int fd); /* the number is about to mean something else */
 /* When a blocking call that waits for such an event, EG_READ or EG_WRITE, is to give up because of
  * SO_RCVTIMEO or SO_SNDTIMEO. known: it is a socket's, so that there is none is remembered until the

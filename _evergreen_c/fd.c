@@ -146,35 +146,53 @@ poller_go_inside(EgPoller *poller, int uv)
     return epoll_ctl(uv, EPOLL_CTL_ADD, poller->epoll, &event); /* uv_poll_start() took it out */
 }
 
+/* A new epoll set, which holds the bell for port.c to ask of; -1: errno. */
+static int
+poller_make_set(const uv_loop_t *uv)
+{
+    struct epoll_event event = {0};
+    int set = eg_port_apart(epoll_create1(EPOLL_CLOEXEC));
+    if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, uv->async_io_watcher.fd, &event) == 0)
+        return set;
+    int code = errno;
+    close(set);
+    errno = code;
+    return -1;
+}
+
 static EgPoller *
 poller_get(EgHub *hub)
 {
     if (hub->poller)
         return hub->poller;
-    EgPoller *poller = PyMem_RawCalloc(1, sizeof *poller);
+    uv_loop_t *uv = eg_port_uv(hub);
+    EgPoller *poller = uv ? PyMem_RawCalloc(1, sizeof *poller) : NULL;
     if (!poller) {
-        PyErr_NoMemory();
+        if (uv)
+            PyErr_NoMemory();
         return NULL;
     }
-    poller->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (poller->epoll < 0) {
+    if ((poller->epoll = poller_make_set(uv)) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
-        PyMem_RawFree(poller);
-        return NULL;
+        goto fail;
     }
-    int status = uv_poll_init(eg_hub_uv(hub), &poller->uv, poller->epoll);
+    int status = eg_port_reserve(hub, poller->epoll);
+    if (status == 0)
+        status = uv_poll_init(uv, &poller->uv, poller->epoll);
     if (status < 0) {
         close(poller->epoll);
-        PyMem_RawFree(poller);
         eg_error_raise(status);
-        return NULL;
+        goto fail;
     }
-    poller_go_inside(poller, uv_backend_fd(eg_hub_uv(hub)));
+    poller_go_inside(poller, uv->backend_fd);
     uv_unref((uv_handle_t *)&poller->uv);
     poller->hub = hub;
     poller->doubt.fire = fd_on_doubt;
     poller->doubt.background = true;
     return hub->poller = poller;
+fail:
+    PyMem_RawFree(poller);
+    return NULL;
 }
 
 /* Have the two sets change places; false: they stay. */
@@ -182,7 +200,7 @@ static bool
 poller_turn(EgHub *hub)
 {
     EgPoller *poller = hub->poller;
-    int uv = uv_backend_fd(eg_hub_uv(hub));
+    int uv = hub->port->uv.backend_fd;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     bool outer = poller->outer;
     poller->weight = 0;
@@ -339,13 +357,20 @@ fd_abandon(EgHub *hub, EgFd *self, const EgTask *me)
 
 enum { FD_ARMED, FD_READY, FD_CROWDED };
 
+static int fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check);
+
 /* The kernel refused to watch it: FD_READY, FD_CROWDED, or -1 with an exception. */
 static int
-fd_refused(EgFd *self)
+fd_refused(EgHub *hub, EgFd *self, uint32_t interest)
 {
     if (errno == EPERM)
         return FD_READY;
     self->armed = 0;
+    int code = errno;
+    if ((code == EBADF || code == EINVAL) && fcntl(self->fd, F_GETFD) >= 0
+        && eg_port_mend(hub)) /* it was the set that was lost, and there is another now */
+        return fd_arm(hub, self, interest, false);
+    errno = code;
     if (errno == EINVAL || errno == ELOOP || errno == ENOSPC || errno == ENOMEM)
         return FD_CROWDED;
     PyErr_SetFromErrno(PyExc_OSError);
@@ -359,13 +384,12 @@ static int
 fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
 {
     struct epoll_event event = {.events = interest, .data.ptr = self};
-    int epoll = hub->poller->epoll;
     check |= self->generation != eg_patch_generation; /* closes may have gone untold */
     self->generation = eg_patch_generation;
     if (self->armed == interest && !check)
         return FD_ARMED;
     if (!self->armed || check) {
-        if (epoll_ctl(epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
+        if (epoll_ctl(hub->poller->epoll, EPOLL_CTL_ADD, self->fd, &event) == 0) {
             if (self->armed) {
                 fd_abandon(hub, self, hub->current);
                 if (fd_interest(self) != interest) /* without those Handlers */
@@ -375,12 +399,12 @@ fd_arm(EgHub *hub, EgFd *self, uint32_t interest, bool check)
             return FD_ARMED;
         }
         if (errno != EEXIST)
-            return fd_refused(self);
+            return fd_refused(hub, self, interest);
         if (self->armed == interest)
             return FD_ARMED;
     }
-    if (epoll_ctl(epoll, EPOLL_CTL_MOD, self->fd, &event) < 0)
-        return fd_refused(self);
+    if (epoll_ctl(hub->poller->epoll, EPOLL_CTL_MOD, self->fd, &event) < 0)
+        return fd_refused(hub, self, interest);
     self->armed = interest;
     return FD_ARMED;
 }
@@ -793,7 +817,104 @@ eg_fd_destroy(EgHub *hub)
     PyMem_RawFree(poller);
 }
 
-/* In a forked child: the kernel's set is the parent's, too, so it is left as it is. */
+int
+eg_fd_known_below(void)
+{
+    int most = EG_HINTS;
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub) {
+        int own = eg_port_highest(hub) + 1;
+        most = hub->poller && hub->poller->size > most ? hub->poller->size : most;
+        most = own > most ? own : most;
+    }
+    return most;
+}
+
+/* ---- when descriptors of the hub's own were lost: port.c ------------------------------------- */
+int
+eg_fd_set(const EgHub *hub)
+{
+    return hub->poller ? hub->poller->epoll : -1;
+}
+
+bool
+eg_fd_holds_each_other(EgHub *hub)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    int uv = hub->port->uv.backend_fd, set = eg_fd_set(hub);
+    if (set < 0)
+        return false;
+    int outer = hub->poller->outer ? set : uv, inner = outer == uv ? set : uv;
+    if (epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event) < 0)
+        return errno == EEXIST;
+    epoll_ctl(outer, EPOLL_CTL_DEL, inner, &event);
+    return false;
+}
+
+/* Have the kernel's set know all that it should. */
+static void
+poller_arm_all(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    for (int fd = 0; fd < poller->size; fd++) {
+        EgFd *self = poller->fds[fd];
+        if (!self || !self->armed)
+            continue;
+        self->armed = 0;
+        self->owner = NULL;
+        self->drained = false;
+        if (!self->readers.first && !self->writers.first && !self->reader && !self->writer)
+            continue;
+        if (fd_arm(hub, self, fd_interest(self), false) == FD_ARMED)
+            continue;
+        PyErr_Clear(); /* it was closed as well: those that wait hear of it */
+        fd_abandon(hub, self, NULL);
+    }
+}
+
+bool
+eg_fd_repair(EgHub *hub, bool lost)
+{
+    EgPoller *poller = hub->poller;
+    uv_loop_t *uv = &hub->port->uv;
+    struct epoll_event event = {0};
+    poller->outer = false; /* it comes to that again, where it is worth it */
+    if (lost) {
+        int set = poller_make_set(uv);
+        if (set < 0 || eg_port_move(hub, &poller->uv.io_watcher, set) < 0) {
+            if (set >= 0)
+                close(set);
+            return false;
+        }
+        poller->epoll = set;
+    } else {
+        epoll_ctl(poller->epoll, EPOLL_CTL_ADD, uv->async_io_watcher.fd, &event); /* a new bell */
+        epoll_ctl(poller->epoll, EPOLL_CTL_DEL, uv->backend_fd, &event);
+    }
+    poller_go_inside(poller, uv->backend_fd);
+    if (lost)
+        poller_arm_all(hub);
+    return true;
+}
+
+void
+eg_fd_lose(EgHub *hub)
+{
+    if (hub->poller)
+        hub->poller->epoll = -1;
+}
+
+/* ---- forks ----------------------------------------------------------------------------------- */
+void
+eg_fd_drop_set(EgHub *hub)
+{
+    EgPoller *poller = hub->poller;
+    struct epoll_event event = {0};
+    if (poller && hub->port
+        && epoll_ctl(poller->epoll, EPOLL_CTL_ADD, hub->port->uv.async_io_watcher.fd, &event) < 0
+        && errno == EEXIST)
+        close(poller->epoll);
+}
+
 /* Requests that wait for a descriptor outlive the poller: none is in a queue of it. */
 static void
 fd_drop_waits(EgPoller *poller)
@@ -807,6 +928,7 @@ fd_drop_waits(EgPoller *poller)
     }
 }
 
+/* In a forked child: the kernel's set is the parent's, too, so it was left as it is. */
 int
 eg_fd_after_fork(EgHub *hub, bool keep)
 {
@@ -814,11 +936,12 @@ eg_fd_after_fork(EgHub *hub, bool keep)
     if (!old)
         return 0;
     hub->poller = NULL; /* what it holds is left behind: the parent's structure, our copy */
-    close(old->epoll);
     if (!keep) {
         fd_drop_waits(old);
         return 0;
     }
+    if (eg_timer_armed(&old->doubt))
+        eg_timer_stop(&hub->timers, &old->doubt);
     EgPoller *poller = poller_get(hub);
     if (!poller)
         return -1;
@@ -827,14 +950,11 @@ eg_fd_after_fork(EgHub *hub, bool keep)
     poller->active = old->active;
     for (int fd = 0; fd < poller->size; fd++) {
         EgFd *self = poller->fds[fd];
-        if (!self || !self->armed)
+        if (!self)
             continue;
-        self->armed = 0;
         self->happened = 0;
-        self->noted = self->drained = false;
-        if (self->readers.first || self->writers.first || self->reader || self->writer)
-            if (fd_arm(hub, self, fd_interest(self), false) < 0)
-                return -1;
+        self->noted = self->doubted = false;
     }
+    poller_arm_all(hub);
     return 0;
 }

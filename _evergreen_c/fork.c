@@ -59,9 +59,7 @@ fork_drop_others(EgHub *hub, EgTask *me)
     hub->runner.first = NULL;
     hub->pins = 0;
     hub->forks++;
-    memset(&hub->timers, 0, sizeof hub->timers); /* left behind, as the tasks are */
-    memset(&hub->trim, 0, sizeof hub->trim);
-    eg_hub_prepare(hub);
+    eg_timers_drop(&hub->timers, eg_scope_is_of, me); /* the deadlines that it is under go on */
 }
 
 /* The thread that forked is the child's main thread; signals are its hub's business. */
@@ -74,17 +72,18 @@ fork_signals(EgHub *hub, EgTask *me)
     return eg_signal_after_fork(hub);
 }
 
+/* The libuv loop is made when something needs it: a child that closes all descriptors first, or has
+ * none left, does so unharmed. */
 static int
 fork_hub(EgHub *hub, bool keep)
 {
     EgTask *me = eg_hub_task(hub); /* NULL: a callback forked */
     hub->thread = PyThread_get_thread_ident();
     hub->sleeping = false;
-    eg_hub_ports_left(hub);
+    eg_fd_drop_set(hub);
+    eg_port_leave(hub);
     if (!keep)
         fork_drop_others(hub, me ? eg_task_owner(me) : NULL);
-    if (eg_hub_open_port(hub) < 0)
-        return -1;
     if (fork_signals(hub, me) < 0)
         return -1;
     if (eg_work_after_fork(hub, keep) < 0)
@@ -97,6 +96,8 @@ fork_hub(EgHub *hub, bool keep)
 static void
 fork_drop_hub(EgHub *hub)
 {
+    eg_fd_drop_set(hub);
+    eg_port_leave(hub);
     eg_signal_leave(hub);
     for (EgTask *task = hub->tasks, *next; task; task = next) {
         next = task->next;
@@ -132,7 +133,7 @@ eg_fork_after_in_child(PyObject *module, PyObject *keep_tasks)
     (void)module;
     eg_fork_setup(); /* this process */
     eg_state->main_thread = PyThread_get_thread_ident();
-    eg_state->pool_threads = 0;
+    eg_state->pool_threads = eg_pool_thread; /* this thread, if it is one of them */
     if (!eg_hub_here || !eg_hub_here->signals)
         eg_interrupt_after_fork(NULL, NULL);
     for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub)

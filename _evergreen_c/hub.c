@@ -21,92 +21,13 @@
 #define DOUBT_NS 1000000000u
 #define IDLE_KEPT 16 /* workers that an idle hub keeps */
 
-struct EgPort {
-    uv_loop_t uv;
-    uv_async_t bell;  /* rung by other threads; the only handle of ours that is referenced */
-    uv_timer_t clock; /* bounds a poll by the earliest deadline */
-};
-
 EG_THREAD_LOCAL EgHub *eg_hub_here;
 
 /* ---- libuv's side: no PyObject touched --------------------------------------- */
 static void
-hub_on_bell(uv_async_t *uv)
-{
-    (void)uv; /* it ended the poll, and that is all it is for: the inbox is read then */
-}
-
-static void
 hub_on_clock(uv_timer_t *uv)
 {
-    (void)uv; /* likewise: the deadlines that passed are looked at after the poll */
-}
-
-static void
-hub_close_handle(uv_handle_t *uv, void *unused)
-{
-    (void)unused;
-    if (!uv_is_closing(uv))
-        uv_close(uv, NULL);
-}
-
-/* ---- the port ------------------------------------------------------------------ */
-uv_loop_t *
-eg_hub_uv(EgHub *hub)
-{
-    return &hub->port->uv;
-}
-
-int
-eg_hub_open_port(EgHub *hub)
-{
-    EgPort *port = PyMem_RawMalloc(sizeof *port);
-    if (!port) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    int status = uv_loop_init(&port->uv);
-    if (status < 0) {
-        PyMem_RawFree(port);
-        eg_error_raise(status);
-        return -1;
-    }
-    hub->port = port;
-    uv_timer_init(&port->uv, &port->clock);
-    uv_unref((uv_handle_t *)&port->clock);
-    status = uv_async_init(&port->uv, &port->bell, hub_on_bell);
-    if (status < 0) {
-        eg_error_raise(status);
-        return -1;
-    }
-    return 0;
-}
-
-static void
-hub_close_port(EgHub *hub)
-{
-    if (!hub->port)
-        return;
-    uv_walk(&hub->port->uv, hub_close_handle, NULL);
-    while (uv_run(&hub->port->uv, UV_RUN_DEFAULT) != 0)
-        ;
-    if (uv_loop_close(&hub->port->uv) == 0)
-        PyMem_RawFree(hub->port);
-    hub->port = NULL;
-}
-
-void
-eg_hub_ports_left(EgHub *hub)
-{
-    /* The kernel's sets behind it are shared with the parent, so nothing may be taken out
-     * of them: the structure is left where it is, and only our copy of the fd is closed. */
-    uv_os_fd_t fd = uv_backend_fd(&hub->port->uv);
-    if (fd >= 0) {
-        uv_fs_t req;
-        uv_fs_close(NULL, &req, fd, NULL);
-        uv_fs_req_cleanup(&req);
-    }
-    hub->port = NULL;
+    (void)uv; /* it ended the poll: the deadlines that passed are looked at then */
 }
 
 /* ---- pushing ------------------------------------------------------------------- */
@@ -114,7 +35,7 @@ void
 eg_hub_wake(EgHub *hub)
 {
     if (hub != eg_hub_here && hub->port && (hub->sleeping || hub->embedded))
-        uv_async_send(&hub->port->bell);
+        eg_port_ring(&hub->port->bell);
 }
 
 void
@@ -148,6 +69,8 @@ eg_hub_since(EgHub *hub, uint64_t ticks)
 static bool
 hub_uv_active(EgHub *hub)
 {
+    if (!hub->port)
+        return false;
     uv_handle_t *bell = (uv_handle_t *)&hub->port->bell;
     uv_unref(bell);
     int active = uv_loop_alive(&hub->port->uv);
@@ -179,11 +102,12 @@ hub_pop(EgHub *hub)
 static void
 hub_look(EgHub *hub)
 {
+    bool outer = eg_fd_is_outer(hub);
+    if ((!outer && !eg_fd_active(hub) && !hub->embedded && !hub_uv_active(hub))
+        || !eg_port_ready(hub, 0))
+        return;
     uv_loop_t *uv = &hub->port->uv;
-    if (eg_fd_is_outer(hub)) {
-        if (eg_fd_poll(hub, 0, false) || uv_backend_timeout(uv) == 0)
-            uv_run(uv, UV_RUN_NOWAIT);
-    } else if (eg_fd_active(hub) || hub->embedded || hub_uv_active(hub))
+    if (!outer || eg_fd_poll(hub, 0, false) || uv_backend_timeout(uv) == 0)
         uv_run(uv, UV_RUN_NOWAIT);
 }
 
@@ -253,6 +177,14 @@ hub_sleep_outside(EgHub *hub, uint64_t next)
         uv_run(&hub->port->uv, UV_RUN_NOWAIT);
 }
 
+/* Whether Python knows other threads than this. */
+static bool
+hub_has_company(void)
+{
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return thread && PyThreadState_Next(thread);
+}
+
 static void
 hub_sleep(EgHub *hub)
 {
@@ -265,6 +197,11 @@ hub_sleep(EgHub *hub)
         hub->trim_wanted = false;
         next = eg_timers_next(&hub->timers);
     }
+    uint64_t now = eg_clock_now();
+    if (hub_has_company() && next - now > DOUBT_NS)
+        next = now + DOUBT_NS; /* or have its own C code close what would wake this one */
+    if (!eg_port_ready(hub, next > now ? next - now : 0) || eg_signal_happened(hub))
+        return;
     hub->sleeping = true;
     if (eg_fd_is_outer(hub))
         hub_sleep_outside(hub, next);
@@ -571,11 +508,16 @@ eg_hub_new(PyTypeObject *type)
     hub->slice_end = hub->ticks0 + hub->slice_ticks;
     eg_hub_prepare(hub);
     hub->main = eg_task_for(hub, EG_MAIN, eg_park_root_greenlet());
-    if (!hub->main || eg_hub_open_port(hub) < 0 || eg_park_hub_create(hub) < 0)
+    if (!hub->main || eg_port_open(hub) < 0 || eg_park_hub_create(hub) < 0)
         goto fail;
     hub->current = hub->resident = hub->main;
     if (hub->thread == eg_state->main_thread && eg_signal_open(hub) < 0)
         goto fail;
+    if (!eg_signal_repair(hub)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto fail;
+    }
+    eg_signal_forget(hub);
     hub->next_hub = eg_state->hubs;
     eg_state->hubs = hub;
     eg_hub_here = hub; /* owns the reference until eg_hub_destroy() */
@@ -588,7 +530,8 @@ eg_hub_new(PyTypeObject *type)
 fail:
     hub->destroyed = true;
     eg_park_hub_end(hub);
-    hub_close_port(hub);
+    eg_port_close(hub);
+    eg_signal_close(hub);
     Py_DECREF(hub);
     return NULL;
 }
@@ -654,7 +597,7 @@ eg_hub_destroy(EgHub *hub)
     eg_wires_close(hub);
     eg_fd_leave(hub);
     hub_drop_callbacks(hub);
-    hub_close_port(hub);
+    eg_port_close(hub);
     eg_wires_destroy(hub);
     eg_work_destroy(hub);
     if (hub->signals)

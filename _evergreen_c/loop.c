@@ -468,7 +468,8 @@ loop_fileno(PyObject *op, PyObject *unused)
         return NULL;
     hub->embedded = true;
     eg_hub_poll(hub, false); /* so that libuv watches what ends its sleep */
-    return PyLong_FromLong(uv_backend_fd(eg_hub_uv(hub)));
+    uv_loop_t *uv = eg_port_uv(hub);
+    return uv ? PyLong_FromLong(uv_backend_fd(uv)) : NULL;
 }
 
 PyDoc_STRVAR(loop_get_timeout_doc,

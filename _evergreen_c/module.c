@@ -371,7 +371,7 @@ module_exec(PyObject *module)
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;
-    if (add_types(module, state) < 0 || eg_native_thread_setup(module) < 0
+    if (add_types(module, state) < 0 || eg_native_thread_setup(module) < 0 || eg_port_setup() < 0
         || eg_interrupt_setup(module) < 0 || eg_exit_setup() < 0 || eg_future_setup(state) < 0
         || eg_fs_setup(module) < 0 || eg_turn_setup(module) < 0 || eg_dns_setup() < 0
         || eg_tls_setup() < 0 || PyModule_AddFunctions(module, eg_listener_functions) < 0

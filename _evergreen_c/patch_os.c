@@ -468,23 +468,46 @@ os_close(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     static const char *const names[] = {"fd"};
     PyObject *full[1];
     int fd;
-    if (eg_os_arrange(args, n, kwnames, names, 1, full) && full[0] && eg_os_int(full[0], &fd))
+    if (eg_os_arrange(args, n, kwnames, names, 1, full) && full[0] && eg_os_int(full[0], &fd)) {
+        if (eg_port_owns(fd)) { /* whoever closes all there are means those of the program */
+            errno = EBADF;
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
         eg_socket_forget(fd);
+    }
     return eg_patch_call_original(&os_close_patch, self, args, n, kwnames);
 }
 
 EG_PATCH(os_closerange, "posix", "closerange", "os");
 
+static int
+close_range_native(PyObject *self, int low, int high)
+{
+    PyObject *args[] = {PyLong_FromLong(low), PyLong_FromLong(high)}, *done = NULL;
+    if (args[0] && args[1])
+        done = eg_patch_call_original(&os_closerange_patch, self, args, 2, NULL);
+    Py_XDECREF(args[0]);
+    Py_XDECREF(args[1]);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
 static PyObject *
 os_closerange(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    int low, high;
-    if (n == 2 && !kwnames && eg_os_int(args[0], &low) && eg_os_int(args[1], &high)) {
-        long most = sysconf(_SC_OPEN_MAX);
-        for (int fd = low < 0 ? 0 : low; fd < high && fd < most; fd++)
+    int low, high, most = eg_fd_known_below();
+    if (n != 2 || kwnames || !eg_os_int(args[0], &low) || !eg_os_int(args[1], &high))
+        return eg_patch_call_original(&os_closerange_patch, self, args, n, kwnames);
+    for (int fd = low < 0 ? 0 : low; fd < high && fd < most; fd++) {
+        if (!eg_port_owns(fd)) {
             eg_socket_forget(fd);
+            continue;
+        }
+        if (close_range_native(self, low, fd) < 0)
+            return NULL;
+        low = fd + 1;
     }
-    return eg_patch_call_original(&os_closerange_patch, self, args, n, kwnames);
+    return close_range_native(self, low, high) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 EG_PATCH(os_dup2, "posix", "dup2", "os");
@@ -497,8 +520,11 @@ os_dup2(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     int fd, onto;
     if (eg_os_arrange(args, n, kwnames, names, 3, full) && full[0] && full[1]
         && eg_os_int(full[0], &fd) && eg_os_int(full[1], &onto) && fd != onto
-        && fcntl(fd, F_GETFD) >= 0)
+        && fcntl(fd, F_GETFD) >= 0) {
         eg_socket_forget(onto);
+        if (eg_port_owns(onto))
+            eg_port_vacate(onto);
+    }
     return eg_patch_call_original(&os_dup2_patch, self, args, n, kwnames);
 }
 

@@ -24,7 +24,6 @@
 #define SCRATCH 65536 /* bytes: what is received before a bytes object is made for it */
 #define BIG 16384     /* from here on a copy costs more than a bytes object made in vain */
 #define TURNS 64      /* operations that do not park before others get their turn */
-#define HINTS 65536   /* descriptors that have a byte of hints */
 
 #ifdef AF_ALG
 #define IS_ALG(family) ((family) == AF_ALG) /* computes in the calls and cannot be polled */
@@ -152,18 +151,18 @@ eg_socket_set_timeout(PyObject *self, int64_t ns)
 /* ---- descriptors ---------------------------------------------------------------- */
 /* What is known of a descriptor's socket until it is closed. */
 enum { HINT_BIG = 1, HINT_BLOCKING = 2, HINT_NO_LIMIT = 4, HINT_NO_MARK = 16 };
-static uint8_t socket_hints[HINTS];
+static uint8_t socket_hints[EG_HINTS];
 
 static inline bool
 hint_get(int fd, int hint)
 {
-    return (unsigned)fd < HINTS && (socket_hints[fd] & hint);
+    return (unsigned)fd < EG_HINTS && (socket_hints[fd] & hint);
 }
 
 static inline void
 hint_set(int fd, int hint, bool on)
 {
-    if ((unsigned)fd < HINTS)
+    if ((unsigned)fd < EG_HINTS)
         socket_hints[fd] = (uint8_t)(on ? socket_hints[fd] | hint : socket_hints[fd] & ~hint);
 }
 
@@ -173,7 +172,7 @@ eg_socket_forget(int fd)
 {
     if (fd < 0)
         return;
-    if (fd < HINTS)
+    if (fd < EG_HINTS)
         socket_hints[fd] = 0;
     if (eg_state && eg_state->hubs)
         eg_fd_closing(fd);
@@ -1002,7 +1001,7 @@ socket_is_new(PyObject *accepted)
 {
     int fd;
     if (PyTuple_Check(accepted) && PyTuple_GET_SIZE(accepted) > 0
-        && arg_int(PyTuple_GET_ITEM(accepted, 0), &fd) && (unsigned)fd < HINTS)
+        && arg_int(PyTuple_GET_ITEM(accepted, 0), &fd) && (unsigned)fd < EG_HINTS)
         socket_hints[fd] = 0;
 }
 

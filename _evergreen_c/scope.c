@@ -141,6 +141,13 @@ scope_leave(EgScope *self, PyObject *value)
 }
 
 bool
+eg_scope_is_of(EgTimer *timer, const void *task)
+{
+    EgTask *in = timer->fire == scope_on_time ? EG_OWNER(timer, EgScope, timer)->task : NULL;
+    return in && eg_task_owner(in) == task;
+}
+
+bool
 eg_scope_is_leaving(EgTask *task, PyObject *exc)
 {
     if (!PyObject_TypeCheck(exc, eg_state->scope_type))

@@ -13,19 +13,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct EgSignals {
     uv_poll_t uv;
-    int read_fd, write_fd;
-    int chained;     /* somebody else's fd, or -1 */
-    bool warns;      /* what that was set with: whether CPython warns when it is full */
-    bool given;      /* CPython has that one, not ours */
-    bool happened;   /* set by signal_on_byte() */
-    bool came;       /* as well, until the handlers have run */
-    int failed;      /* errno of a write to the chained one; 0: none, or reported */
-    EgQueue handled; /* who waits for any handler to have run */
-    EgHub *hub;      /* borrowed: the hub owns this */
+    int read_fd, write_fd; /* -1: the pipe is to be made, before the hub sleeps */
+    ino_t pipe;            /* of both, as long as nobody else closes them */
+    int chained;           /* somebody else's fd, or -1 */
+    bool warns;            /* what that was set with: whether CPython warns when it is full */
+    bool given;            /* CPython has that one, not ours */
+    bool happened;         /* set by signal_on_byte() */
+    bool ended;            /* one of the two was closed untold */
+    bool came;             /* as well, until the handlers have run */
+    int failed;            /* errno of a write to the chained one; 0: none, or reported */
+    EgQueue handled;       /* who waits for any handler to have run */
+    EgHub *hub;            /* borrowed: the hub owns this */
 };
 
 /* ---- libuv's side: no PyObject touched ----------------------------------------- */
@@ -52,6 +55,7 @@ signal_on_byte(uv_poll_t *uv, int status, int events)
     (void)events;
     while ((n = read(self->read_fd, bytes, sizeof bytes)) > 0)
         signal_pass_on(self, bytes, (size_t)n);
+    self->ended |= n == 0;
     self->happened = self->came = true;
 }
 
@@ -165,18 +169,14 @@ eg_signal_end(EgHub *hub, bool came)
 EgQueue *
 eg_signal_handled(EgHub *hub)
 {
-    if (!hub->signals)
+    EgSignals *self = hub->signals;
+    if (!self || !eg_port_uv(hub) || !eg_signal_repair(hub)) {
+        PyErr_Clear();
         return NULL;
-    if (hub->signals->given)
-        signal_take(hub->signals);
-    return &hub->signals->handled;
-}
-
-void
-eg_signal_before_sleep(EgHub *hub)
-{
-    if (hub->signals && EG_UNLIKELY(hub->signals->given))
-        signal_take(hub->signals);
+    }
+    if (self->given)
+        signal_take(self);
+    return &self->handled;
 }
 
 void
@@ -194,27 +194,172 @@ eg_signal_after_poll(EgHub *hub)
         signal_give(self);
 }
 
-/* ---- making and ending ------------------------------------------------------------- */
-/* A pipe, and the hub's loop watches it: 0, or a libuv status. */
+/* ---- the pipe ------------------------------------------------------------------------ */
+/* A pipe that is none of the standard streams; -1: errno. */
 static int
-signal_watch(EgSignals *self)
+signal_make_pipe(int *fds, ino_t *pipe)
 {
-    int fds[2], status = uv_pipe(fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
+    struct stat status;
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++)
+        fds[i] = eg_port_apart(fds[i]);
+    if (fds[0] >= 0 && fds[1] >= 0 && fstat(fds[0], &status) == 0) {
+        *pipe = status.st_ino;
+        return 0;
+    }
+    int code = errno;
+    for (int i = 0; i < 2; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    errno = code;
+    return -1;
+}
+
+/* Whether a number still means an end of the pipe. */
+static bool
+signal_is_pipe(const EgSignals *self, int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_ino == self->pipe;
+}
+
+static void
+signal_close_pipe(EgSignals *self)
+{
+    if (signal_is_pipe(self, self->read_fd))
+        close(self->read_fd);
+    if (signal_is_pipe(self, self->write_fd))
+        close(self->write_fd);
+    self->read_fd = self->write_fd = -1;
+}
+
+/* Have the hub's loop watch the reading end: 0, or a libuv status. */
+static int
+signal_watch(EgSignals *self, int fd)
+{
+    if (self->read_fd >= 0) /* in the place of the one that it was */
+        return eg_port_move(self->hub, &self->uv.io_watcher, fd);
+    int status = eg_port_reserve(self->hub, fd);
+    if (status == 0)
+        status = uv_poll_init(&self->hub->port->uv, &self->uv, fd);
     if (status < 0)
         return status;
-    status = uv_poll_init(eg_hub_uv(self->hub), &self->uv, fds[0]);
-    if (status < 0) {
-        close(fds[0]);
-        close(fds[1]);
-        return status;
-    }
-    self->read_fd = fds[0];
-    self->write_fd = fds[1];
     uv_poll_start(&self->uv, UV_READABLE, signal_on_byte);
     uv_unref((uv_handle_t *)&self->uv);
     return 0;
 }
 
+/* Make a pipe, or another in the place of the one that it was; false: errno. Signals may have come
+ * meanwhile, which no byte tells of. */
+static bool
+signal_renew(EgSignals *self)
+{
+    int fds[2], status;
+    ino_t pipe;
+    PyObject *type, *value, *traceback;
+    if (signal_make_pipe(fds, &pipe) < 0)
+        return false;
+    if ((status = signal_watch(self, fds[0])) < 0) {
+        close(fds[0]);
+        close(fds[1]);
+        errno = -status;
+        return false;
+    }
+    self->came |= self->read_fd >= 0;
+    signal_close_pipe(self);
+    self->pipe = pipe;
+    self->read_fd = fds[0];
+    self->write_fd = fds[1];
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!self->given && signal_set_fd(self->write_fd, true) == -2)
+        PyErr_WriteUnraisable(NULL);
+    PyErr_Restore(type, value, traceback);
+    self->happened = true;
+    self->ended = false;
+    return true;
+}
+
+void
+eg_signal_before_sleep(EgHub *hub)
+{
+    if (hub->signals && EG_UNLIKELY(hub->signals->ended))
+        signal_renew(hub->signals);
+    if (hub->signals && EG_UNLIKELY(hub->signals->given))
+        signal_take(hub->signals);
+}
+
+bool
+eg_signal_lacks_pipe(const EgHub *hub)
+{
+    return hub->signals && hub->signals->read_fd < 0;
+}
+
+bool
+eg_signal_is_well(const EgHub *hub)
+{
+    const EgSignals *self = hub->signals;
+    return !self || (signal_is_pipe(self, self->read_fd) && signal_is_pipe(self, self->write_fd));
+}
+
+bool
+eg_signal_repair(EgHub *hub)
+{
+    return eg_signal_is_well(hub) || signal_renew(hub->signals);
+}
+
+bool
+eg_signal_owns(const EgHub *hub, int fd)
+{
+    const EgSignals *self = hub->signals;
+    return self && (fd == self->read_fd || fd == self->write_fd) && signal_is_pipe(self, fd);
+}
+
+int
+eg_signal_pipe(const EgHub *hub)
+{
+    return hub->signals ? hub->signals->read_fd : -1;
+}
+
+void
+eg_signal_lose(EgHub *hub)
+{
+    hub->signals->ended = true;
+}
+
+int
+eg_signal_highest(const EgHub *hub)
+{
+    return hub->signals ? Py_MAX(hub->signals->read_fd, hub->signals->write_fd) : -1;
+}
+
+void
+eg_signal_vacate(EgHub *hub)
+{
+    signal_renew(hub->signals);
+}
+
+void
+eg_signal_doubt(EgHub *hub)
+{
+    if (hub->signals)
+        hub->signals->happened = hub->signals->came = true;
+}
+
+void
+eg_signal_forget(EgHub *hub)
+{
+    if (hub->signals)
+        hub->signals->happened = hub->signals->came = false;
+}
+
+bool
+eg_signal_happened(const EgHub *hub)
+{
+    return hub->signals && hub->signals->happened;
+}
+
+/* ---- making and ending ------------------------------------------------------------- */
 int
 eg_signal_open(EgHub *hub)
 {
@@ -223,22 +368,25 @@ eg_signal_open(EgHub *hub)
         PyErr_NoMemory();
         return -1;
     }
-    self->chained = -1;
+    self->read_fd = self->write_fd = -1;
     self->hub = hub;
-    int status = signal_watch(self);
-    if (status < 0) {
-        PyMem_RawFree(self);
-        eg_error_raise(status);
-        return -1;
+    if (eg_patch_apply(&signal_set_wakeup_fd_patch, true) < 0)
+        goto fail;
+    self->chained = (int)signal_set_fd(-1, true);
+    if (self->chained == -2) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (eg_patch_apply(&signal_set_wakeup_fd_patch, false) < 0)
+            PyErr_WriteUnraisable(NULL);
+        PyErr_Restore(type, value, traceback);
+        goto fail;
     }
     hub->signals = self;
-    if (eg_patch_apply(&signal_set_wakeup_fd_patch, true) < 0)
-        return -1;
-    self->chained = (int)signal_set_fd(self->write_fd, true);
-    if (self->chained == -2)
-        return -1;
     signal_give(self);
     return 0;
+fail:
+    PyMem_RawFree(self);
+    return -1;
 }
 
 /* Have CPython write to what it wrote to before, or what was set since. */
@@ -262,8 +410,7 @@ eg_signal_close(EgHub *hub)
     if (!self)
         return;
     signal_restore(self);
-    close(self->read_fd);
-    close(self->write_fd);
+    signal_close_pipe(self);
     hub->signals = NULL;
     PyMem_RawFree(self);
 }
@@ -272,16 +419,10 @@ int
 eg_signal_after_fork(EgHub *hub)
 {
     EgSignals *self = hub->signals;
-    close(self->read_fd);
-    close(self->write_fd);
-    self->happened = self->came = false;
+    signal_close_pipe(self);
+    eg_signal_forget(hub);
     self->failed = 0;
-    int status = signal_watch(self);
-    if (status < 0) {
-        eg_error_raise(status);
-        return -1;
-    }
-    return self->given || signal_set_fd(self->write_fd, true) != -2 ? 0 : -1;
+    return self->given || signal_set_fd(-1, true) != -2 ? 0 : -1;
 }
 
 void
@@ -289,7 +430,6 @@ eg_signal_leave(EgHub *hub)
 {
     if (hub->signals) {
         signal_restore(hub->signals);
-        close(hub->signals->read_fd);
-        close(hub->signals->write_fd);
+        signal_close_pipe(hub->signals);
     }
 }

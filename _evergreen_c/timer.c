@@ -255,6 +255,26 @@ eg_timers_next(EgTimers *timers)
 }
 
 void
+eg_timers_drop(EgTimers *timers, bool (*keeps)(EgTimer *, const void *), const void *arg)
+{
+    for (size_t i = 0; i < timers->nheap; i++) {
+        EgBucket *bucket = timers->heap[i];
+        if (bucket_is_empty(bucket))
+            continue;
+        for (EgTimer *timer = bucket->head.next, *next; timer != &bucket->head; timer = next) {
+            next = timer->next;
+            if (keeps(timer, arg))
+                continue;
+            timer->next->prev = timer->prev;
+            timer->prev->next = timer->next;
+            timer->next = timer->prev = NULL;
+            timers->armed -= !timer->background;
+        }
+        timers->nempty += bucket_is_empty(bucket);
+    }
+}
+
+void
 eg_timers_clear(EgTimers *timers)
 {
     for (size_t i = 0; i < timers->nheap; i++) {

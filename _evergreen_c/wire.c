@@ -461,12 +461,18 @@ static EgWire *
 wire_make(EgHub *hub, EgWireKind kind, int fd, int *status)
 {
     EgWires *wires = hub->wires;
+    uv_loop_t *uv = eg_port_uv(hub);
     EgWire *wire = PyMem_RawCalloc(1, wire_size(kind));
-    if (!wire) {
-        *status = UV_ENOMEM;
+    if (!uv || !wire) {
+        PyErr_Clear(); /* the status says it */
+        *status = wire ? UV_EMFILE : UV_ENOMEM;
+        PyMem_RawFree(wire);
         return NULL;
     }
-    *status = wire_init(wire, eg_hub_uv(hub), kind, fd);
+    *status = eg_port_reserve(hub, fd);
+    if (*status == 0)
+        *status = wire_init(wire, uv, kind, fd);
+    eg_port_settle(hub);
     if (*status < 0 && !wire->uv.handle.loop) { /* never known to the loop */
         PyMem_RawFree(wire);
         return NULL;
@@ -638,6 +644,20 @@ eg_wire_shutdown(EgWire *wire)
     else
         wire->shutdown_status = UV_EAGAIN;
     return status;
+}
+
+bool
+eg_wires_lost(EgHub *hub, const uv__io_t *watcher, int status)
+{
+    EgWire *wire = hub->wires ? hub->wires->first : NULL;
+    while (wire && &wire->uv.stream.io_watcher != watcher)
+        wire = wire->next;
+    if (!wire)
+        return false;
+    wire_end_reading(wire, status);
+    wire->write_status = wire->write_status ? wire->write_status : status;
+    wire_note(wire);
+    return true;
 }
 
 /* ---- the hub's ---------------------------------------------------------------------------------------- */

@@ -146,7 +146,7 @@ lane_thread(void *arg)
             eg_ring_push(&mailbox->done, &work->done);
             pthread_mutex_unlock(&work_lock);
             if (first) { /* without the lock: the loop's thread wants it next */
-                uv_async_send(&mailbox->bell);
+                eg_port_ring(&mailbox->bell);
                 mailbox->ringing--;
             }
             pthread_mutex_lock(&work_lock);
@@ -243,7 +243,12 @@ mailbox_get(EgHub *hub)
         PyErr_NoMemory();
         return NULL;
     }
-    int status = uv_async_init(eg_hub_uv(hub), &mailbox->bell, work_on_bell);
+    uv_loop_t *uv = eg_port_uv(hub);
+    if (!uv) {
+        PyMem_RawFree(mailbox);
+        return NULL;
+    }
+    int status = uv_async_init(uv, &mailbox->bell, work_on_bell);
     if (status < 0) {
         PyMem_RawFree(mailbox);
         eg_error_raise(status);
@@ -325,7 +330,7 @@ eg_work_cancel(EgWork *work)
     if (cancelled && mailbox->hub == eg_hub_here)
         work_on_bell(&mailbox->bell);
     else if (cancelled)
-        uv_async_send(&mailbox->bell);
+        eg_port_ring(&mailbox->bell);
     return cancelled;
 }
 
@@ -344,6 +349,20 @@ eg_work_threads(void)
         threads += lanes[i]->threads;
     pthread_mutex_unlock(&work_lock);
     return threads;
+}
+
+void
+eg_work_hold(EgHub *hub)
+{
+    pthread_mutex_lock(&work_lock);
+    while (hub->mailbox && hub->mailbox->ringing)
+        sched_yield();
+}
+
+void
+eg_work_release(void)
+{
+    pthread_mutex_unlock(&work_lock);
 }
 
 /* work_limit(lane, limit) */

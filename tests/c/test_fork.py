@@ -201,6 +201,53 @@ spawn(forker).join()
     assert "Deadlock" in child.stderr
 
 
+def test_a_timer_of_the_parents_that_a_child_cancels_is_counted_once():
+    out = play(
+        """
+        loop = evergreen.current.loop
+        timer = loop.call_later(10, print)
+        pid = os.fork()
+        if pid == 0:
+            assert loop.stats()["timers"] == 0
+            timer.cancel()
+            assert loop.stats()["timers"] == 0
+            loop.run()
+            os._exit(3)
+        timer.cancel()
+        assert loop.stats()["timers"] == 0
+        loop.run()
+        say(wait_for(pid))
+        """
+    )
+    assert out == "3\n"
+
+
+def test_a_deadline_that_the_forking_task_is_under_goes_on_in_the_child():
+    out = play(
+        """
+        loop = evergreen.current.loop
+        other = spawn(lambda: exec("with evergreen.fail_after(10): sleep(0.05)"))
+        sleep(0)
+        with evergreen.move_on_after(0.01) as scope:
+            with evergreen.fail_after(10):
+                pid = os.fork()
+                if pid == 0:
+                    assert loop.stats()["timers"] == 2
+                    sleep(10)
+                sleep(1)
+        assert scope.expired
+        if pid == 0:
+            assert loop.stats()["timers"] == 0
+            loop.run()
+            os._exit(3)
+        other.join()
+        assert loop.stats()["timers"] == 0
+        say(wait_for(pid))
+        """
+    )
+    assert out == "3\n"
+
+
 def test_keep_tasks_has_all_tasks_go_on_in_both():
     out = play(
         """
