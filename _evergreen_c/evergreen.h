@@ -1166,7 +1166,8 @@ extern EgPatch *const eg_patch_os[],
                                                          *const eg_patch_signal[],
                                                              *const eg_patch_file[],
                                                                  *const eg_patch_input[],
-                                                                     *const eg_patch_sqlite[];
+                                                                     *const eg_patch_sqlite[],
+                                                                         *const eg_patch_hashlib[];
 PyObject *eg_patch_call_dict(EgPatchBody body, PyObject *self, PyObject *args, PyObject *kwargs);
 /* Call the function that a patch stands for, whatever its calling convention. */
 PyObject *eg_patch_call_original(const EgPatch *patch, PyObject *self, PyObject *const *args,

@@ -151,7 +151,8 @@ static EgPatch *const *const patch_tables[] = {
     eg_patch_time, eg_patch_socket,          eg_patch_select,  eg_patch_thread,
     eg_patch_lock, eg_patch_queue,           eg_patch_os,      eg_patch_io,
     eg_patch_ssl,  eg_patch_multiprocessing, eg_patch_asyncio, eg_patch_signal,
-    eg_patch_file, eg_patch_input,           eg_patch_sqlite,  NULL};
+    eg_patch_file, eg_patch_input,           eg_patch_sqlite,  eg_patch_hashlib,
+    NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no
@@ -443,7 +444,8 @@ eg_patch_slot(PyTypeObject *type, size_t slot, void (*native)(void), void (*ours
 }
 
 /* ---- modules that are dear to import: patched when the program does --------------------- */
-static const char *const patch_dear[] = {"_ssl", "_asyncio", "_multiprocessing", "_sqlite3", NULL};
+static const char *const patch_dear[] = {"_ssl",     "_asyncio", "_multiprocessing",
+                                         "_sqlite3", "_hashlib", NULL};
 
 static bool
 patch_is_of(const EgPatch *patch, const char *module)

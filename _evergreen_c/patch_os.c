@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define TURNS 64      /* operations that do not park before others get their turn */
@@ -459,6 +460,86 @@ os_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnam
     return result;
 }
 
+EG_PATCH(os_eventfd_read, "posix", "eventfd_read", "os");
+EG_PATCH(os_eventfd_write, "posix", "eventfd_write", "os");
+
+static PyObject *
+eventfd_call(const EgPatch *patch, int events, PyObject *self, PyObject *const *args, Py_ssize_t n,
+             PyObject *kwnames)
+{
+    static const char *const names[] = {"fd", "value"};
+    PyObject *full[2];
+    int fd;
+    if (eg_os_may_wait() && eg_os_arrange(args, n, kwnames, names, 2, full) && full[0]
+        && eg_os_int(full[0], &fd) && eg_os_kind(fd) == EG_FD_DEVICE
+        && (eg_os_turn() < 0 || fd_wait_until(fd, EG_FD_DEVICE, events) < 0))
+        return NULL;
+    return eg_patch_call_original(patch, self, args, n, kwnames);
+}
+
+static PyObject *
+os_eventfd_read(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return eventfd_call(&os_eventfd_read_patch, EG_READ, self, args, n, kwnames);
+}
+
+static PyObject *
+os_eventfd_write(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return eventfd_call(&os_eventfd_write_patch, EG_WRITE, self, args, n, kwnames);
+}
+
+/* Park until both ends of a splice() are ready: 1; 0: the program has made one non-blocking; -1. */
+static int
+splice_wait(int from, int to)
+{
+    EgFdKind source = eg_os_kind(from), target = eg_os_kind(to);
+    bool reads = source == EG_FD_PIPE || source == EG_FD_SOCKET || source == EG_FD_DEVICE;
+    bool writes = target == EG_FD_PIPE || target == EG_FD_SOCKET || target == EG_FD_DEVICE;
+    do {
+        int status = reads ? fd_wait_until(from, source, EG_READ) : 1;
+        if (status > 0 && writes)
+            status = fd_wait_until(to, target, EG_WRITE);
+        if (status <= 0)
+            return status;
+    } while (reads && !fd_is_ready(from, EG_READ)); /* others have run meanwhile */
+    return 1;
+}
+
+EG_PATCH(os_splice, "posix", "splice", "os");
+
+/* It may move less than it is asked to: here no more than does not block. */
+static PyObject *
+os_splice(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    static const char *const names[] = {"src", "dst", "count", "offset_src", "offset_dst", "flags"};
+    PyObject *full[6], *result = NULL;
+    int from, to, flags = 0, status = 1;
+    if (!eg_os_may_wait() || !eg_os_arrange(args, n, kwnames, names, 6, full) || !full[2]
+        || !eg_os_int(full[0], &from) || !eg_os_int(full[1], &to) || !PyLong_Check(full[2])
+        || (full[5] && !eg_os_int(full[5], &flags)) || (flags & SPLICE_F_NONBLOCK))
+        return eg_patch_call_original(&os_splice_patch, self, args, n, kwnames);
+    full[3] = full[3] ? full[3] : Py_None;
+    full[4] = full[4] ? full[4] : Py_None;
+    PyObject *given = full[2], *modes = PyLong_FromLong(flags | SPLICE_F_NONBLOCK);
+    while (modes && !result && eg_os_turn() == 0 && (status = splice_wait(from, to)) > 0) {
+        Py_ssize_t count = PyLong_AsSsize_t(given), room = count;
+        PyErr_Clear(); /* too much: the original says so */
+        if (eg_os_kind(to) == EG_FD_SOCKET)
+            room = socket_room(to);
+        full[2] = count > room ? PyLong_FromSsize_t(room) : Py_NewRef(given);
+        full[5] = modes;
+        if (full[2])
+            result = eg_patch_call_original(&os_splice_patch, self, full, 6, NULL);
+        Py_XDECREF(full[2]);
+        if (result || eg_patch_errno() != EAGAIN)
+            break;
+        PyErr_Clear();
+    }
+    Py_XDECREF(modes);
+    return status ? result : eg_patch_call_original(&os_splice_patch, self, args, n, kwnames);
+}
+
 /* ---- closing: also where no hub runs, for another thread's hub may wait ------------------ */
 EG_PATCH(os_close, "posix", "close", "os");
 
@@ -746,6 +827,31 @@ os_openlog(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwname
     return eg_patch_offload("offload", &os_openlog_patch, self, args, n, kwnames);
 }
 
+#define IN_A_THREAD(fn, owner, name)                                                            \
+    EG_PATCH(fn, owner, name, "os");                                                            \
+    static PyObject *fn(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames) \
+    {                                                                                           \
+        if (!eg_os_may_wait())                                                                  \
+            return eg_patch_call_original(&fn##_patch, self, args, n, kwnames);                 \
+        return eg_patch_offload("offload", &fn##_patch, self, args, n, kwnames);                \
+    }                                                                                           \
+    struct eg_swallow_semicolon
+
+/* They wait until a terminal has taken what was written. */
+IN_A_THREAD(os_tcdrain, "termios", "tcdrain");
+IN_A_THREAD(os_tcsendbreak, "termios", "tcsendbreak");
+
+EG_PATCH(os_tcsetattr, "termios", "tcsetattr", "os");
+
+static PyObject *
+os_tcsetattr(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    int when;
+    if (n != 3 || kwnames || !eg_os_int(args[1], &when) || when == TCSANOW || !eg_os_may_wait())
+        return eg_patch_call_original(&os_tcsetattr_patch, self, args, n, kwnames);
+    return eg_patch_offload("offload", &os_tcsetattr_patch, self, args, n, NULL);
+}
+
 /* A lock on a file: try without waiting, then leave it to the policy's *how*(args). */
 static PyObject *
 lock_file(const EgPatch *patch, const char *how, PyObject *self, PyObject *const *args,
@@ -810,6 +916,20 @@ os_lockf(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
     return lock_file(&os_lockf_patch, "wait_for_lockf", self, args, n, F_TLOCK);
 }
 
+EG_PATCH(os_fcntl, "fcntl", "fcntl", "os");
+
+static PyObject *
+os_fcntl(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    int command;
+    if (n != 3 || kwnames || !eg_os_int(args[1], &command)
+        || (command != F_SETLKW && command != F_OFD_SETLKW) || !PyBytes_Check(args[2])
+        || PyBytes_GET_SIZE(args[2]) != sizeof(struct flock) || !eg_os_may_wait())
+        return eg_patch_call_original(&os_fcntl_patch, self, args, n, kwnames);
+    return lock_file(&os_fcntl_patch, "wait_for_fcntl", self, args, n,
+                     command == F_SETLKW ? F_SETLK : F_OFD_SETLK);
+}
+
 /* ---- the table ---------------------------------------------------------------------------------- */
 bool
 eg_os_tells_of_closing(void)
@@ -817,10 +937,11 @@ eg_os_tells_of_closing(void)
     return os_close_patch.applied;
 }
 
-EgPatch *const eg_patch_os[] = {&os_read_patch,        &os_readv_patch,       &os_write_patch,
-                                &os_writev_patch,      &os_sendfile_patch,    &os_close_patch,
-                                &os_closerange_patch,  &os_dup2_patch,        &os_waitpid_patch,
-                                &os_wait_patch,        &os_wait3_patch,       &os_wait4_patch,
-                                &os_waitid_patch,      &os_system_patch,      &os_flock_patch,
-                                &os_fcntl_lockf_patch, &os_sched_yield_patch, &os_lockf_patch,
-                                &os_syslog_patch,      &os_openlog_patch,     NULL};
+EgPatch *const eg_patch_os[] = {
+    &os_eventfd_read_patch, &os_eventfd_write_patch, &os_splice_patch,      &os_fcntl_patch,
+    &os_tcdrain_patch,      &os_tcsendbreak_patch,   &os_tcsetattr_patch,   &os_read_patch,
+    &os_readv_patch,        &os_write_patch,         &os_writev_patch,      &os_sendfile_patch,
+    &os_close_patch,        &os_closerange_patch,    &os_dup2_patch,        &os_waitpid_patch,
+    &os_wait_patch,         &os_wait3_patch,         &os_wait4_patch,       &os_waitid_patch,
+    &os_system_patch,       &os_flock_patch,         &os_fcntl_lockf_patch, &os_sched_yield_patch,
+    &os_lockf_patch,        &os_syslog_patch,        &os_openlog_patch,     NULL};

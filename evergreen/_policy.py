@@ -11,6 +11,7 @@ import atexit
 import fcntl
 import gc
 import os
+import struct
 import sys
 import threading
 from collections import namedtuple
@@ -290,6 +291,16 @@ def wait_for_fcntl_lockf(fd: Any, operation: int, *rest: int) -> None:
     _wait_for_lock(lock, unlock, lambda: None)
 
 
+def wait_for_fcntl(fd: Any, command: int, lock: bytes) -> bytes:
+    """`fcntl.fcntl` with F_SETLKW or F_OFD_SETLKW in the same way; *lock* is a ``struct flock``."""
+    number = fd if isinstance(fd, int) else fd.fileno()
+    free = struct.pack("h", fcntl.F_UNLCK) + lock[2:]
+    _wait_for_lock(
+        partial(_fcntl, number, command, lock), partial(_fcntl, number, command, free), lambda: None
+    )
+    return lock
+
+
 def wait_for_lockf(fd: int, command: int, length: int) -> None:
     """`os.lockf` in the same way."""
     lock, unlock = (partial(_lockf, fd, what, length) for what in (command, os.F_ULOCK))
@@ -299,6 +310,7 @@ def wait_for_lockf(fd: int, command: int, length: int) -> None:
 _flock = core.patch_native("fcntl", "flock")
 _fcntl_lockf = core.patch_native("fcntl", "lockf")
 _lockf = core.patch_native("posix", "lockf")
+_fcntl = core.patch_native("fcntl", "fcntl")
 
 
 def wait_for_semaphore(owner: object, handle: int, timeout: float | None) -> bool:

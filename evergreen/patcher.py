@@ -49,6 +49,8 @@ _GROUPS = {
     "_multiprocessing": "multiprocessing",
     "sqlite3": "sqlite3",
     "_sqlite3": "sqlite3",
+    "hashlib": "hashlib",
+    "_hashlib": "hashlib",
     "files": "files",
 }
 
@@ -75,7 +77,7 @@ def patch(**modules: bool) -> None:
 
     The names are ``time``, ``socket`` (with the resolver), ``select``, ``thread`` or ``threads`` (locks,
     threads and thread-local data), ``os`` (descriptors, children, streams), ``ssl``, ``multiprocessing``,
-    ``asyncio`` and ``sqlite3``; any other is a TypeError.  Patching twice is harmless.
+    ``asyncio``, ``sqlite3`` and ``hashlib``; any other is a TypeError.  Patching twice is harmless.
 
     ``files`` is off unless it is asked for: ``patch(files=True)`` is ``patch()`` and has regular files and
     the file system wait in native threads, too; ``patch(files=True, socket=True)`` is these two, and ``os``,

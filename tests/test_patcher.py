@@ -38,6 +38,7 @@ GROUPS = {
     "multiprocessing": "multiprocessing",
     "asyncio": "asyncio",
     "sqlite3": "sqlite3",
+    "hashlib": "hashlib",
 }
 
 

@@ -7,9 +7,11 @@ import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import syslog
+import termios
 import threading
 import time
 import tty
@@ -558,3 +560,87 @@ def test_a_pty_talks_to_itself_in_one_thread(terminal):
     assert read_all(master, len(BIG)) == BIG
     assert task.result() == len(BIG)
     assert select.select([master], [], [], 0) == ([], [], [])
+
+
+# ---- eventfd, splice, locks by fcntl(), terminals ------------------------------------------------------
+
+
+def test_reading_an_eventfd_lets_other_tasks_run(patched):
+    fd = os.eventfd(0)
+    readers = [parked(os.eventfd_read, fd) for _ in range(2)]
+    os.eventfd_write(fd, 3)
+    assert readers[0].result() == 3
+    os.eventfd_write(fd, 4)
+    assert readers[1].result() == 4
+    os.eventfd_write(fd, 2**64 - 2)
+    writer = parked(os.eventfd_write, fd, 1)
+    assert os.eventfd_read(fd) == 2**64 - 2
+    writer.join()
+    assert os.eventfd_read(fd=fd) == 1
+    nonblocking = os.eventfd(0, os.EFD_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(nonblocking)
+    os.close(fd)
+    os.close(nonblocking)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_splicing_lets_other_tasks_run(patched, kind):
+    r, w = os.pipe()
+    a, b = (end.detach() for end in socket.socketpair()) if kind == "socket" else reversed(os.pipe())
+    task = parked(os.splice, r, a, 100)
+    os.write(w, b"hello")
+    assert task.result() == 5
+    assert os.read(b, 9) == b"hello"
+
+    def pump():
+        moved = 0
+        while moved < 3_000_000:
+            moved += os.splice(src=r, dst=a, count=1 << 20)
+        return moved
+
+    pumping, writing = spawn(pump), spawn(os.write, w, bytes(3_000_000))
+    received = 0
+    while received < 3_000_000:
+        received += len(os.read(b, 65536))
+    assert (pumping.result(), writing.result()) == (3_000_000, 3_000_000)
+    with pytest.raises(OSError):
+        os.splice(w, a, 1)
+    with pytest.raises(BlockingIOError):
+        os.splice(r, a, 1, flags=os.SPLICE_F_NONBLOCK)
+    for fd in (r, w, a, b):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("command", ["F_SETLKW", "F_OFD_SETLKW"])
+def test_a_lock_by_fcntl_lets_other_tasks_run(patched, tmp_path, command):
+    if not hasattr(fcntl, command):
+        pytest.skip(f"this Python's fcntl has no {command}")
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    code = f"import fcntl; f = open({str(path)!r}, 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    with open(path, "r+") as file:
+        task = parked(fcntl.fcntl, file, getattr(fcntl, command), lock)
+        victim = parked(fcntl.fcntl, file.fileno(), getattr(fcntl, command), lock)
+        victim.kill()
+        victim.join()
+        assert task.is_alive()
+        holder.communicate(b"\n")
+        assert task.result(10) == lock
+        assert fcntl.fcntl(file, getattr(fcntl, command), lock) == lock
+
+
+def test_draining_a_terminal_lets_other_tasks_run(terminal):
+    master, slave = terminal
+    ran = []
+    spawn(ran.append, 1)
+    termios.tcdrain(slave)
+    assert ran == [1]
+    attributes = termios.tcgetattr(slave)
+    for when in (termios.TCSANOW, termios.TCSADRAIN, termios.TCSAFLUSH):
+        termios.tcsetattr(slave, when, attributes)
+    with pytest.raises(termios.error):
+        termios.tcdrain(99999)
