@@ -147,24 +147,109 @@ thread_get_ident(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *
 }
 
 EG_PATCH(thread_pthread_kill, "_signal", "pthread_kill", "thread");
+EG_PATCH(thread_cpu_clock, "time", "pthread_getcpuclockid", "thread");
 
-/* A task's ident is the address of no thread, and the C library takes it for one. */
+/* A task's ident is the address of no thread, and the C library takes it for one. Call the original
+ * with that of the native thread in its place. */
 static PyObject *
-thread_pthread_kill(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+thread_call_native(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+                   PyObject *kwnames)
 {
-    PyObject *native = NULL, *result;
-    unsigned long ident = n == 2 && PyLong_Check(args[0]) ? PyLong_AsUnsignedLongMask(args[0]) : 0;
+    PyObject *native = NULL, *given[2] = {NULL, n == 2 ? args[1] : NULL};
+    unsigned long ident =
+        n > 0 && n <= 2 && PyLong_Check(args[0]) ? PyLong_AsUnsignedLongMask(args[0]) : 0;
     for (EgHub *hub = ident ? eg_state->hubs : NULL; hub && !native; hub = hub->next_hub)
         for (EgTask *task = hub->tasks; task && !native; task = task->next)
             if ((unsigned long)(uintptr_t)task == ident
                 && !(native = PyLong_FromUnsignedLong(hub->thread)))
                 return NULL;
-    if (!native)
-        return eg_patch_call_original(&thread_pthread_kill_patch, self, args, n, kwnames);
-    PyObject *given[2] = {native, args[1]};
-    result = eg_patch_call_original(&thread_pthread_kill_patch, self, given, 2, kwnames);
-    Py_DECREF(native);
+    given[0] = native;
+    PyObject *result = eg_patch_call_original(patch, self, native ? given : args, n, kwnames);
+    Py_XDECREF(native);
     return result;
+}
+
+static PyObject *
+thread_pthread_kill(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return thread_call_native(&thread_pthread_kill_patch, self, args, n, kwnames);
+}
+
+static PyObject *
+thread_cpu_clock(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return thread_call_native(&thread_cpu_clock_patch, self, args, n, kwnames);
+}
+
+/* ---- their frames -------------------------------------------------------------------- */
+EG_PATCH(thread_frames, "sys", "_current_frames", "thread");
+
+/* The frame that a task is in; new; None: it has none. *native* is that of its hub's thread. */
+static PyObject *
+thread_frame(EgTask *task, PyObject *native)
+{
+    EgTask *current = task->hub->current, *parked = eg_park_foreign_on(task);
+    if (current && current->state == EG_RUNNING && eg_task_owner(current) == task)
+        return Py_NewRef(native);
+    PyObject *greenlet = parked ? parked->greenlet : task->greenlet;
+    if (!greenlet)
+        Py_RETURN_NONE;
+    PyObject *frame = PyObject_GetAttrString(greenlet, "gr_frame");
+    if (frame == Py_None) /* its stack is the one that the hub sleeps on */
+        Py_SETREF(frame, Py_NewRef(native));
+    return frame;
+}
+
+/* Put it into frames, or take what is there for its ident out; -1: exception. */
+static int
+thread_note_frame(EgTask *task, PyObject *native, PyObject *frames)
+{
+    bool main = task->role == EG_MAIN;
+    PyObject *frame = thread_frame(task, native);
+    PyObject *key =
+        PyLong_FromUnsignedLong(main ? task->hub->thread : (unsigned long)(uintptr_t)task);
+    int status = -1;
+    if (key && frame)
+        status = frame == Py_None ? 0 : PyDict_SetItem(frames, key, frame);
+    Py_XDECREF(frame);
+    Py_XDECREF(key);
+    return status;
+}
+
+/* The tasks of all hubs, main ones too; new. */
+static PyObject *
+thread_all(void)
+{
+    PyObject *list = PyList_New(0);
+    for (EgHub *hub = eg_state->hubs; list && hub; hub = hub->next_hub) {
+        if (PyList_Append(list, (PyObject *)hub->main) < 0)
+            Py_CLEAR(list);
+        for (EgTask *task = hub->tasks; list && task; task = task->next)
+            if (PyList_Append(list, (PyObject *)task) < 0)
+                Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+thread_frames(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    PyObject *native = eg_patch_call_original(&thread_frames_patch, self, args, n, kwnames);
+    PyObject *frames = native ? PyDict_Copy(native) : NULL;
+    PyObject *tasks = frames ? thread_all() : NULL;
+    int status = tasks ? 0 : -1;
+    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(tasks); i++) {
+        EgTask *task = (EgTask *)PyList_GET_ITEM(tasks, i);
+        PyObject *thread = PyLong_FromUnsignedLong(task->hub->thread);
+        PyObject *frame = thread ? PyDict_GetItemWithError(native, thread) : NULL; /* borrowed */
+        status = thread ? thread_note_frame(task, frame ? frame : Py_None, frames) : -1;
+        Py_XDECREF(thread);
+    }
+    Py_XDECREF(tasks);
+    Py_XDECREF(native);
+    if (status < 0)
+        Py_CLEAR(frames);
+    return frames;
 }
 
 /* ---- starting ------------------------------------------------------------------------ */
@@ -387,6 +472,8 @@ EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch,
                                     &thread_start_new_patch,
                                     &thread_get_ident_patch,
                                     &thread_pthread_kill_patch,
+                                    &thread_cpu_clock_patch,
+                                    &thread_frames_patch,
                                     &thread_set_sentinel_patch,
                                     &thread_excepthook_patch,
                                     &thread_count_patch,
@@ -630,6 +717,7 @@ thread_set_name(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *k
 
 EgPatch *const eg_patch_thread[] = {&thread_start_new_thread_patch, &thread_start_new_patch,
                                     &thread_get_ident_patch,        &thread_pthread_kill_patch,
+                                    &thread_cpu_clock_patch,        &thread_frames_patch,
                                     &thread_main_ident_patch,       &thread_start_joinable_patch,
                                     &thread_handle_join_patch,      &thread_handle_is_done_patch,
                                     &thread_handle_set_done_patch,  &thread_shutdown_patch,

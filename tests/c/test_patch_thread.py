@@ -631,6 +631,40 @@ def test_the_patch_may_begin_and_end_in_a_task(hub):
     assert local.value == "main"
 
 
+# ---- frames and clocks ------------------------------------------------------------------------
+
+
+def test_sys_current_frames_has_a_frame_for_each_task_that_is_a_thread(patched):
+    def names(frame):
+        return frame and [frame.f_code.co_name, *names(frame.f_back)] if frame else []
+
+    def waits():
+        gate.wait()
+
+    def looks():
+        found.update(sys._current_frames())
+
+    gate, found = threading.Event(), {}
+    threads = [threading.Thread(target=waits) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    settle()
+    looker = run_thread(looks)
+    assert all("waits" in names(found[thread.ident]) for thread in threads)
+    assert names(found[looker.ident])[0] == "looks"
+    assert "run_thread" in names(found[threading.get_ident()])
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert not {thread.ident for thread in threads} & set(sys._current_frames())
+
+
+def test_the_clock_of_a_task_is_that_of_its_native_thread(patched):
+    found = []
+    run_thread(lambda: found.append(time.clock_gettime(time.pthread_getcpuclockid(threading.get_ident()))))
+    assert 0 < found[0] <= time.thread_time()
+
+
 # ---- what ends a thread ---------------------------------------------------------------------
 
 
