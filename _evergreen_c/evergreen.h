@@ -1157,9 +1157,10 @@ enum { EG_DOOR_NOARGS, EG_DOOR_O, EG_DOOR_TUPLE, EG_DOOR_FAST, EG_DOOR_METHOD, E
 
 /* Each file's table, ended by NULL. */
 extern EgPatch *const eg_patch_time[],
-    *const eg_patch_socket[], *const eg_patch_select[], *const eg_patch_thread[],
-                                                            *const eg_patch_lock[],
-                                                                *const eg_patch_queue[];
+    *const eg_patch_trace[], *const eg_patch_socket[], *const eg_patch_select[],
+                                                           *const eg_patch_thread[],
+                                                               *const eg_patch_lock[],
+                                                                   *const eg_patch_queue[];
 extern EgPatch *const eg_patch_os[],
     *const eg_patch_io[], *const eg_patch_ssl[], *const eg_patch_multiprocessing[],
                                                      *const eg_patch_asyncio[],

@@ -147,12 +147,15 @@ eg_patch_errno(void)
 }
 
 /* ---- finding and swapping ------------------------------------------------ */
-static EgPatch *const *const patch_tables[] = {
-    eg_patch_time, eg_patch_socket,          eg_patch_select,  eg_patch_thread,
-    eg_patch_lock, eg_patch_queue,           eg_patch_os,      eg_patch_io,
-    eg_patch_ssl,  eg_patch_multiprocessing, eg_patch_asyncio, eg_patch_signal,
-    eg_patch_file, eg_patch_input,           eg_patch_sqlite,  eg_patch_hashlib,
-    NULL};
+static EgPatch *const *const patch_tables[] = {eg_patch_time,    eg_patch_socket,
+                                               eg_patch_select,  eg_patch_thread,
+                                               eg_patch_lock,    eg_patch_queue,
+                                               eg_patch_os,      eg_patch_io,
+                                               eg_patch_ssl,     eg_patch_multiprocessing,
+                                               eg_patch_asyncio, eg_patch_signal,
+                                               eg_patch_file,    eg_patch_input,
+                                               eg_patch_sqlite,  eg_patch_hashlib,
+                                               eg_patch_trace,   NULL};
 
 /* The object that owner names, a new reference: a module, a type in one, or, with () at the end,
  * the type of what calling such a thing gives (select.poll is a function, and its type has no

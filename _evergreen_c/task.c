@@ -349,7 +349,7 @@ eg_task_run(EgTask *self)
     self->state = EG_RUNNING;
     PyObject *result = NULL;
     if (PyContext_Enter(context) == 0) {
-        if (eg_trace_wanted())
+        if (eg_trace_wanted() && !self->is_thread) /* else module threading does it */
             eg_trace_start();
         result = task_call(self);
     }

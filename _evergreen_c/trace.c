@@ -149,7 +149,9 @@ trace_set_of(EgTask *task, int which, const EgKept *like)
         return;
     }
     trace_put_out(here, &own);
-    trace_put_in(here, &task->kept); /* nothing, if it is resident */
+    if (hub->resident == task)
+        trace_put_out(hub->state, &task->kept);
+    trace_put_in(here, &task->kept);
     trace_set(which, like);
     trace_put_out(here, &changed);
     trace_put_in(here, &own);
@@ -219,7 +221,50 @@ eg_trace_share(void)
         Py_XDECREF(like.profile_object);
     }
 }
+
+/* ---- all threads at once: Python 3.12 and later ----------------------------------------- */
+EG_PATCH(trace_settrace_all, "sys", "_settraceallthreads", "thread");
+EG_PATCH(trace_setprofile_all, "sys", "_setprofileallthreads", "thread");
+
+/* The original has set it in every thread state; do so for the tasks that are in none. */
+static PyObject *
+trace_call_all(const EgPatch *patch, int which, PyObject *self, PyObject *const *args, Py_ssize_t n,
+               PyObject *kwnames)
+{
+    PyObject *done = eg_patch_call_original(patch, self, args, n, kwnames);
+    if (!done || !eg_follow_on(EG_FOLLOW_THREAD))
+        return done;
+    PyThreadState *here = PyThreadState_Get();
+    EgKept like = {.trace = here->c_tracefunc,
+                   .trace_object = Py_XNewRef(here->c_traceobj),
+                   .profile = here->c_profilefunc,
+                   .profile_object = Py_XNewRef(here->c_profileobj)};
+    for (EgHub *hub = eg_state->hubs; hub; hub = hub->next_hub) {
+        trace_set_all(hub, which, &like);
+        if (hub->resident && hub->resident != hub->main)
+            trace_set_of(hub->main, which, &like);
+    }
+    Py_XDECREF(like.trace_object);
+    Py_XDECREF(like.profile_object);
+    return done;
+}
+
+static PyObject *
+trace_settrace_all(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return trace_call_all(&trace_settrace_all_patch, EG_TRACE, self, args, n, kwnames);
+}
+
+static PyObject *
+trace_setprofile_all(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    return trace_call_all(&trace_setprofile_all_patch, EG_PROFILE, self, args, n, kwnames);
+}
+
+EgPatch *const eg_patch_trace[] = {&trace_settrace_all_patch, &trace_setprofile_all_patch, NULL};
 #else
+EgPatch *const eg_patch_trace[] = {NULL};
+
 void
 eg_trace_exchange(EgHub *hub, EgTask *from, EgTask *to)
 {

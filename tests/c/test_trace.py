@@ -4,8 +4,10 @@ import sys
 import threading
 
 import pytest
+from helpers import settle
 
-from evergreen import sleep, spawn
+from evergreen import patcher, sleep, spawn
+from evergreen.event import Event
 
 pytestmark = pytest.mark.skipif(
     sys.version_info >= (3, 15),
@@ -141,3 +143,81 @@ def test_sys_monitoring_sees_tasks(hub):
         monitoring.set_events(tool, 0)
         monitoring.free_tool_id(tool)
     assert "work" in seen
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="threading.settrace_all_threads came with Python 3.12")
+def test_what_is_set_for_all_threads_is_set_for_tasks_that_wait(hub, hooks):
+    seen = []
+
+    def trace(frame, event, arg):
+        if event == "call" and frame.f_code in (leaf.__code__, work.__code__):
+            seen.append(frame.f_code.co_name)
+
+    def leaf():
+        return threading.get_ident()
+
+    def waits():
+        gate.wait()
+        return leaf()
+
+    with patcher.patched():
+        gate = threading.Event()
+        tasks = [spawn(waits) for _ in range(2)]
+        settle()
+        threading.settrace_all_threads(trace)
+        gate.set()
+        for task in tasks:
+            task.result()
+        assert seen == ["leaf", "leaf"]
+        spawn(work).join()
+        threading.settrace_all_threads(None)
+        assert (sys.gettrace(), seen) == (None, ["leaf", "leaf", "work"])
+        spawn(work).join()
+        assert seen == ["leaf", "leaf", "work"]
+
+
+def test_a_thread_is_profiled_by_itself(hub, hooks):
+    def leaf():
+        sleep(0)
+
+    def counted(n):
+        calls = []
+        sys.setprofile(
+            lambda frame, event, arg: calls.append(event) if frame.f_code is leaf.__code__ else None
+        )
+        for _ in range(n):
+            leaf()
+        sys.setprofile(None)
+        counts[n] = calls.count("call")
+
+    counts = {}
+    with patcher.patched():
+        threads = [threading.Thread(target=counted, args=(n,)) for n in (5, 10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert counts == {5: 5, 10: 10}
+    assert sys.getprofile() is None
+
+
+def test_a_task_that_waits_in_a_trace_function_leaves_others_to_be_traced(hub, hooks):
+    stopped, gate = [], Event()
+
+    def trace(frame, event, arg):
+        if frame.f_code is work.__code__:
+            stopped.append(threading.get_ident())
+            gate.wait()
+
+    with patcher.patched():
+        threading.settrace(trace)
+        tasks = [threading.Thread(target=work), threading.Thread(target=work)]
+        for task in tasks:
+            task.start()
+        other = spawn(work)
+        settle()
+        assert len(set(stopped)) == 3
+        gate.set()
+        for task in (*tasks, other):
+            task.join()
+        threading.settrace(None)
