@@ -165,11 +165,24 @@ in_turn_get(PyObject *op, PyObject *object, PyObject *type)
 static PyObject *
 in_turn_getattr(PyObject *op, PyObject *name)
 {
+    PyObject *method = ((EgInTurn *)op)->method;
+    if (PyUnicode_CompareWithASCIIString(name, "__doc__") == 0) /* which every type has, too */
+        return PyObject_GetAttr(method, name);
+    if (PyUnicode_CompareWithASCIIString(name, "__module__") == 0)
+        return PyObject_GetAttr(method, name);
     PyObject *own = PyObject_GenericGetAttr(op, name);
     if (own || !PyErr_ExceptionMatches(PyExc_AttributeError))
         return own;
     PyErr_Clear();
-    return PyObject_GetAttr(((EgInTurn *)op)->method, name); /* __name__, __text_signature__ ... */
+    return PyObject_GetAttr(method, name); /* __name__, __text_signature__ ... */
+}
+
+/* Pickled by its name, as the function is. */
+static PyObject *
+in_turn_reduce(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    return PyObject_GetAttrString(((EgInTurn *)op)->method, "__qualname__");
 }
 
 static void
@@ -181,6 +194,11 @@ in_turn_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+static PyMethodDef in_turn_methods[] = {
+    {"__reduce__", in_turn_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMemberDef in_turn_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(EgInTurn, call), READONLY, NULL},
     {"__wrapped__", T_OBJECT, offsetof(EgInTurn, method), READONLY, NULL},
@@ -188,9 +206,13 @@ static PyMemberDef in_turn_members[] = {
 };
 
 static PyType_Slot in_turn_slots[] = {
-    {Py_tp_call, PyVectorcall_Call},   {Py_tp_descr_get, in_turn_get},
-    {Py_tp_getattro, in_turn_getattr}, {Py_tp_dealloc, in_turn_dealloc},
-    {Py_tp_members, in_turn_members},  {0, NULL},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, in_turn_get},
+    {Py_tp_getattro, in_turn_getattr},
+    {Py_tp_dealloc, in_turn_dealloc},
+    {Py_tp_members, in_turn_members},
+    {Py_tp_methods, in_turn_methods},
+    {0, NULL},
 };
 
 static PyType_Spec in_turn_spec = {

@@ -9,6 +9,7 @@ import _ssl  # noqa: F401
 import _thread
 import importlib
 import inspect
+import io
 import os
 import pickle
 import queue
@@ -27,6 +28,7 @@ from helpers import in_thread, output_of, pass_time, settle
 
 from evergreen import _evergreen_c as core
 from evergreen import patcher, spawn
+from evergreen.io import file
 
 GROUPS = {
     "time": "time",
@@ -849,3 +851,21 @@ def test_the_functions_of_a_copy_look_like_the_standard_librarys(name, copy):
         for method, value in vars(native).items():
             if callable(value) and not isinstance(value, type) and not method.startswith("_"):
                 assert look(getattr(stand_in, method)) == look(getattr(native, method)), f"{called}.{method}"
+
+
+class Reader:
+    _turn = None
+
+    @core.in_turn
+    def read(self, n=1):
+        """Read."""
+
+
+def test_a_method_that_takes_turns_looks_like_the_one_beneath(hub):
+    assert look(Reader.read) == ("read", "Reader.read", "Read.", look(Reader.read)[3])
+    assert list(inspect.signature(Reader.read).parameters) == ["self", "n"]
+    assert Reader.read.__module__ == __name__
+    assert pickle.loads(pickle.dumps(Reader.read)) is Reader.read
+    for ours, native in ((file.TextFile, io.TextIOWrapper), (file.BufferedReader, io.BufferedReader)):
+        for name in ("close", "flush", "read", "readline", "seek", "tell", "writelines"):
+            assert look(getattr(ours, name))[2:] == look(getattr(native, name))[2:], name

@@ -668,6 +668,6 @@ def test_in_a_child_the_loops_of_other_threads_have_ended_and_their_tasks_too():
         ended.set()
         thread.join()
         """,
-        options=["-W", "ignore::DeprecationWarning"],  # fork() beside threads
+        options=QUIET,
     )
     assert out == "True False True None\nthe event loop was destroyed\nFalse True\n"
