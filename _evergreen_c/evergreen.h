@@ -93,7 +93,7 @@ struct EgState {
     PyObject *queue_empty, *queue_full, *queue_shut_down; /* of module queue, where it has them */
     PyObject *empty_tuple;
     PyObject *str_intruder; /* what one is told who switches to a parked greenlet */
-    PyObject *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
+    PyObject *str_exit, *str_run, *str_task_key, *str_trace_hook, *str_profile_hook;
     PyObject *threading_dict;        /* strong: the namespace of module threading */
     PyObject *policy;                /* module evergreen._policy, imported when first needed */
     PyInterpreterState *interpreter; /* the one that loaded this module; NULL: at its exit */
@@ -109,7 +109,12 @@ extern EgState *eg_state; /* the module's; greenlet allows one interpreter */
 PyObject *eg_policy_call(const char *name, PyObject *const *args, Py_ssize_t nargs);
 
 /* ---- error.c: one place where a libuv status becomes an exception ------ */
-PyObject *eg_error_raise(int status); /* always NULL */
+PyObject *eg_error_raise(int status); /* always NULL, as all of them */
+/* As self.error_cls, with a text of its own (NULL: the status's). */
+PyObject *eg_error_raise_as(PyObject *self, int status, const char *text);
+/* As os does for a call on one or two files (NULL: none): ENOMEM stays an OSError. */
+PyObject *eg_error_raise_for_files(int status, PyObject *name, PyObject *other);
+PyObject *eg_error_raise_status(PyObject *module, PyObject *status);
 PyObject *eg_error_list(PyObject *module, PyObject *unused);
 
 /* ---- arguments.c: positional and keyword arguments ---------------------- */
@@ -531,6 +536,8 @@ struct EgTask {
 PyObject *eg_task_spawn(EgHub *hub, PyObject *target, PyObject *args, PyObject *kwargs);
 /* A task for (callable, *args, **kwargs), not started; new; TypeError as spawn() has it. */
 EgTask *eg_task_make(PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+/* TaskExit(reason), reason may be NULL; new. Out of memory: the MemoryError. */
+PyObject *eg_task_make_exit(PyObject *reason);
 int eg_task_kill(EgTask *, PyObject *reason); /* with a TaskExit; reason may be NULL */
 EgTask *eg_task_for(EgHub *hub, EgTaskRole role, PyObject *greenlet);
 int eg_task_start(EgTask *); /* -1: exception */
@@ -966,6 +973,7 @@ extern PyType_Spec eg_semaphore_spec, eg_bounded_semaphore_spec, eg_lock_spec, e
 /* For conditions. Of a Lock or RLock itself, not of a subclass: */
 bool eg_lock_is_ours(PyObject *lock);
 bool eg_lock_held(PyObject *lock);
+PyObject *eg_lock_release(PyObject *lock); /* as its method */
 Py_ssize_t eg_lock_let_go(PyObject *lock); /* wholly; how often it was held */
 /* Take it again so often, whatever hits the caller meanwhile: that is raised afterwards (-1). */
 int eg_lock_retake(PyObject *lock, Py_ssize_t count);
@@ -1291,7 +1299,8 @@ void eg_thread_after_fork(void);
 unsigned long eg_thread_ident(void); /* what get_ident() says here */
 /* Whether the code that runs is to find that it is not in the main thread: ValueError set. */
 bool eg_thread_refuses(const char *function);
-bool eg_thread_is_sentinel(PyObject *lock); /* a native thread's, released by C code */
+bool eg_thread_is_sentinel(PyObject *lock);      /* a native thread's, released by C code */
+PyObject *eg_patch_lock_release(PyObject *lock); /* as its method does, patched or not */
 PyObject *eg_thread_follow(PyObject *module, PyObject *on);
 PyObject *eg_thread_note_native(PyObject *module, PyObject *lock);
 

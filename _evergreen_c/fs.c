@@ -634,10 +634,7 @@ fs_result(EgFs *fs)
         return PyBool_FromLong(fs->status == 0);
     if (fs->status >= 0)
         return fs->op->result(fs);
-    if (fs->status == UV_ENOMEM)
-        return PyErr_NoMemory();
-    errno = (int)-fs->status;
-    return PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, fs->name[0], fs->name[1]);
+    return eg_error_raise_for_files((int)fs->status, fs->name[0], fs->name[1]);
 }
 
 static void

@@ -121,6 +121,8 @@ PyMethodDef eg_listener_functions[] = {
     {"accept_fd", listener_accept_fd, METH_O, accept_fd_doc},
     {"forget_fd", listener_forget_fd, METH_VARARGS, forget_fd_doc},
     {"wait_fds", listener_wait_fds, METH_VARARGS, wait_fds_doc},
+    {"uv_raise", eg_error_raise_status, METH_O,
+     PyDoc_STR("uv_raise($module, status, /)\n--\n\nRaise the exception of a libuv status.")},
     {"uv_errors", eg_error_list, METH_NOARGS,
      PyDoc_STR("uv_errors($module, /)\n--\n\n"
                "Return [(name, number, text)] of all errors that libuv knows.")},

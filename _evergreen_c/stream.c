@@ -40,30 +40,10 @@ stream_give_back_turn(EgTask *task)
 static const EgWaitKind stream_turn_kind = {"stream read turn", stream_give_back_turn};
 
 /* ---- errors ------------------------------------------------------------------------------ */
-static void
-stream_error(PyObject *self, int number, const char *text)
-{
-    PyObject *type = PyObject_GetAttrString(self, "error_cls");
-    if (!type) {
-        PyErr_Clear(); /* the bare type has none */
-        type = Py_NewRef(PyExc_OSError);
-    }
-    PyObject *exc = PyObject_CallFunction(type, "is", number, text);
-    if (exc)
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    Py_XDECREF(exc);
-    Py_DECREF(type);
-}
-
 PyObject *
 eg_stream_raise(EgStream *self, int status)
 {
-    if (status == UV_ENOMEM)
-        return PyErr_NoMemory();
-    bool system = -status < 1000; /* else libuv's own, without an errno: UV_EOF, UV_EAI_... */
-    stream_error((PyObject *)self, system ? -status : status,
-                 system ? strerror(-status) : uv_strerror(status));
-    return NULL;
+    return eg_error_raise_as((PyObject *)self, status, NULL);
 }
 
 EgWire *
@@ -71,8 +51,8 @@ eg_stream_wire(EgStream *self)
 {
     EgWire *wire = self->wire;
     if (EG_UNLIKELY(!wire))
-        stream_error((PyObject *)self, self->closed ? EBADF : ENOTCONN,
-                     self->closed ? "stream is closed" : "stream is not connected");
+        eg_error_raise_as((PyObject *)self, self->closed ? UV_EBADF : UV_ENOTCONN,
+                          self->closed ? "stream is closed" : "stream is not connected");
     else if (EG_UNLIKELY(wire->hub != eg_hub_here)) {
         PyErr_SetString(PyExc_RuntimeError, "this stream belongs to another thread's event loop");
         return NULL;
@@ -422,7 +402,7 @@ stream_over_limit(EgStream *self, Py_ssize_t limit)
     char text[80];
     PyOS_snprintf(text, sizeof text, "no end of the message in the first %lld bytes",
                   (long long)limit);
-    stream_error((PyObject *)self, EMSGSIZE, text);
+    eg_error_raise_as((PyObject *)self, UV_EMSGSIZE, text);
     return NULL;
 }
 
@@ -1179,8 +1159,8 @@ eg_stream_attach(EgStream *self, EgWireKind kind, int fd)
     if (!hub)
         return -1;
     if (self->wire || self->closed) {
-        stream_error((PyObject *)self, self->closed ? EBADF : EISCONN,
-                     self->closed ? "stream is closed" : "stream is already connected");
+        eg_error_raise_as((PyObject *)self, self->closed ? UV_EBADF : UV_EISCONN,
+                          self->closed ? "stream is closed" : "stream is already connected");
         return -1;
     }
     int status = 0;

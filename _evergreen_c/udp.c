@@ -35,20 +35,10 @@ typedef struct {
 static char udp_scratch[BATCH][DATAGRAM_MAX];
 
 /* ---- errors and waiting ---------------------------------------------------------------- */
-static PyObject *
-udp_raise(EgUdp *self, int number, const char *text)
+static void
+udp_raise(EgUdp *self, int error)
 {
-    PyObject *type = PyObject_GetAttrString((PyObject *)self, "error_cls");
-    if (!type) {
-        PyErr_Clear(); /* the bare type has none */
-        type = Py_NewRef(PyExc_OSError);
-    }
-    PyObject *exc = PyObject_CallFunction(type, "is", number, text);
-    if (exc)
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    Py_XDECREF(exc);
-    Py_DECREF(type);
-    return NULL;
+    eg_error_raise_as((PyObject *)self, -error, NULL);
 }
 
 static int
@@ -56,7 +46,7 @@ udp_check(EgUdp *self)
 {
     if (!self->closed)
         return 0;
-    udp_raise(self, EBADF, "endpoint is closed");
+    eg_error_raise_as((PyObject *)self, UV_EBADF, "endpoint is closed");
     return -1;
 }
 
@@ -67,7 +57,7 @@ udp_retry(EgUdp *self, int event)
     if (errno == EINTR)
         return PyErr_CheckSignals();
     if (errno != EAGAIN) {
-        udp_raise(self, errno, strerror(errno));
+        udp_raise(self, errno);
         return -1;
     }
     EgTask *me = eg_wait_begin();
@@ -97,7 +87,7 @@ udp_make(EgUdp *self, int family)
         return -1;
     if (self->fd < 0
         && (self->fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0) {
-        udp_raise(self, errno, strerror(errno));
+        udp_raise(self, errno);
         return -1;
     }
     return 0;
@@ -199,7 +189,7 @@ udp_send(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (udp_check(self) < 0) /* a name was looked up, or Python was run for the buffer */
         goto done;
     if (self->fd < 0) {
-        udp_raise(self, EDESTADDRREQ, strerror(EDESTADDRREQ));
+        udp_raise(self, EDESTADDRREQ);
         goto done;
     }
     do {
@@ -223,7 +213,7 @@ udp_begin_receive(EgUdp *self)
         if (udp_make(self, AF_INET) < 0)
             return -1;
         if (bind(self->fd, (struct sockaddr *)&any, sizeof any) < 0) {
-            udp_raise(self, errno, strerror(errno));
+            udp_raise(self, errno);
             return -1;
         }
     }
