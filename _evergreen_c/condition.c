@@ -36,10 +36,13 @@ condition_call(PyObject *lock, const char *method, PyObject *arg)
     return PyObject_CallMethod(lock, method, arg ? "(O)" : NULL, arg);
 }
 
-static bool
+/* 1: the lock has such a method; 0: not; -1: exception. */
+static int
 condition_lock_has(PyObject *lock, const char *method)
 {
     PyObject *found = PyObject_GetAttrString(lock, method);
+    if (!found && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return -1;
     PyErr_Clear();
     Py_XDECREF(found);
     return found != NULL;
@@ -51,7 +54,9 @@ condition_held(PyObject *lock)
 {
     if (eg_lock_is_ours(lock))
         return eg_lock_held(lock);
-    bool asks = condition_lock_has(lock, "_is_owned");
+    int asks = condition_lock_has(lock, "_is_owned");
+    if (asks < 0)
+        return -1;
     PyObject *answer =
         asks ? condition_call(lock, "_is_owned", NULL) : condition_call(lock, "acquire", Py_False);
     int status = answer ? PyObject_IsTrue(answer) : -1;
@@ -80,10 +85,15 @@ condition_check(PyObject *lock, const char *text)
 static PyObject *
 condition_let_go(PyObject *lock)
 {
-    if (eg_lock_is_ours(lock))
-        return PyLong_FromSsize_t(eg_lock_let_go(lock));
-    return condition_call(
-        lock, condition_lock_has(lock, "_release_save") ? "_release_save" : "release", NULL);
+    if (eg_lock_is_ours(lock)) {
+        Py_ssize_t count = eg_lock_let_go(lock);
+        PyObject *state = PyLong_FromSsize_t(count);
+        if (!state)
+            eg_lock_retake(lock, count);
+        return state;
+    }
+    int saves = condition_lock_has(lock, "_release_save");
+    return saves < 0 ? NULL : condition_call(lock, saves ? "_release_save" : "release", NULL);
 }
 
 /* Take a lock of somebody else's, which may be anything. What is thrown at the task meanwhile
@@ -278,14 +288,19 @@ condition_enter(PyObject *op, PyObject *unused)
     return result;
 }
 
+/* It takes no memory: else the lock would stay taken for want of it. */
 static PyObject *
-condition_exit(PyObject *op, PyObject *args)
+condition_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
 {
-    PyObject *lock = condition_lock(op);
-    PyObject *method = lock ? PyObject_GetAttrString(lock, "__exit__") : NULL;
-    PyObject *result = method ? PyObject_Call(method, args, NULL) : NULL;
+    PyObject *lock = condition_lock(op), *result = NULL;
+    if (lock && eg_lock_is_ours(lock))
+        result = eg_lock_release(lock);
+    else if (lock) {
+        PyObject *stack[] = {lock, n > 0 ? args[0] : Py_None, n > 1 ? args[1] : Py_None,
+                             n > 2 ? args[2] : Py_None};
+        result = PyObject_VectorcallMethod(eg_state->str_exit, stack, 4, NULL);
+    }
     Py_XDECREF(lock);
-    Py_XDECREF(method);
     return result;
 }
 
@@ -423,7 +438,7 @@ static PyMethodDef condition_methods[] = {
     {"notify", EG_METHOD(condition_notify), METH_FASTCALL | METH_KEYWORDS, condition_notify_doc},
     {"notify_all", condition_notify_all, METH_NOARGS, condition_notify_all_doc},
     {"__enter__", condition_enter, METH_NOARGS, NULL},
-    {"__exit__", condition_exit, METH_VARARGS, NULL},
+    {"__exit__", EG_METHOD(condition_exit), METH_FASTCALL, NULL},
     {"_at_fork_reinit", condition_at_fork_reinit, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

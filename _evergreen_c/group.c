@@ -18,6 +18,7 @@ typedef struct {
     EgTask *owner;           /* strong while the block runs */
     EgQueue waiting;         /* the owner, at the end */
     PyObject *failures;      /* strong: list of exceptions; NULL: none */
+    PyObject *unlisted;      /* strong: one that found no memory in the list; NULL: none */
     PyObject *call_out;      /* strong: what calls the owner out of the block; NULL: nothing */
     EgLater later;           /* that brings it there */
     const PyObject *handled; /* when the block began; only ever compared */
@@ -27,19 +28,28 @@ typedef struct {
 } EgGroup;
 
 /* ---- ending the tasks ----------------------------------------------------------------- */
-/* Kill every task of the group. -1: exception. */
+/* Kill every task of the group, the calling one last. -1: exception. */
 static int
 group_kill(EgGroup *self, PyObject *reason)
 {
-    PyObject *tasks = PyList_New(0); /* killing one may end it, and run code */
-    for (EgTask *task = self->tasks; tasks && task; task = task->group_next)
-        if (PyList_Append(tasks, (PyObject *)task) < 0)
-            Py_CLEAR(tasks);
-    int status = tasks ? 0 : -1;
-    for (Py_ssize_t i = 0; status == 0 && i < PyList_GET_SIZE(tasks); i++)
-        status = eg_task_kill((EgTask *)PyList_GET_ITEM(tasks, i), reason);
-    Py_XDECREF(tasks);
-    return status;
+    EgTask *me = eg_hub_here ? eg_hub_task(eg_hub_here) : NULL;
+    EgTask *next;
+    for (EgTask *task = self->tasks; task; task = next) {
+        next = task->group_next;
+        if (task == me)
+            continue;
+        Py_XINCREF(next);
+        Py_INCREF(task); /* its end may run code */
+        int status = eg_task_kill(task, reason);
+        Py_DECREF(task);
+        EgTask *held = next;
+        if (next && next->group != (PyObject *)self)
+            next = self->tasks; /* it has ended: once more, a second kill changes nothing */
+        Py_XDECREF(held);
+        if (status < 0)
+            return -1;
+    }
+    return me && me->group == (PyObject *)self ? eg_task_kill(me, reason) : 0;
 }
 
 static void
@@ -51,16 +61,16 @@ group_abort(EgGroup *self)
     self->aborted = true;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *reason = PyUnicode_FromString("its task group failed");
-    if (!reason || group_kill(self, reason) < 0)
+    if (!reason)
+        PyErr_Clear(); /* out of memory: without a reason, then */
+    if (group_kill(self, reason) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    PyObject *call_out = reason ? PyObject_CallOneArg(eg_state->task_exit, reason) : NULL;
-    if (reason && !call_out)
-        PyErr_WriteUnraisable((PyObject *)self);
-    if (call_out && self->state == EG_OPEN) { /* now: the above may run Python */
+    PyObject *call_out = eg_task_make_exit(reason);
+    if (self->state == EG_OPEN) { /* now: the above may run Python */
         self->call_out = Py_NewRef(call_out);
         eg_later_throw(self->owner, &self->later, call_out);
     }
-    Py_XDECREF(call_out);
+    Py_DECREF(call_out);
     Py_XDECREF(reason);
     PyErr_Restore(type, value, traceback);
 }
@@ -72,9 +82,17 @@ group_note_failure(EgGroup *self, PyObject *exc)
     while (n-- > 0)
         if (PyList_GET_ITEM(self->failures, n) == exc)
             return; /* a task's, which the block asked for */
-    if ((!self->failures && !(self->failures = PyList_New(0)))
-        || PyList_Append(self->failures, exc) < 0)
-        PyErr_WriteUnraisable(exc); /* out of memory */
+    if (exc == self->unlisted
+        || ((self->failures || (self->failures = PyList_New(0)))
+            && PyList_Append(self->failures, exc) == 0))
+        return;
+    PyErr_Clear(); /* out of memory */
+    if (!self->unlisted)
+        self->unlisted = Py_NewRef(exc);
+    else {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
 }
 
 /* Takes the task's reference to the group. */
@@ -141,15 +159,42 @@ group_wait(EgGroup *self)
     return hit;
 }
 
+/* There is no memory to unite the failures: make the first the context of the exception that is set,
+ * and report the others. */
+static void
+group_raise_beside(EgGroup *self, PyObject *failures)
+{
+    PyObject *exc = eg_task_take_exception();
+    Py_ssize_t n = failures ? PyList_GET_SIZE(failures) : 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *failure = PyList_GET_ITEM(failures, i);
+        if (!self->unlisted)
+            self->unlisted = Py_NewRef(failure);
+        else {
+            PyErr_SetObject((PyObject *)Py_TYPE(failure), failure);
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+    }
+    if (exc != self->unlisted)
+        PyException_SetContext(exc, Py_NewRef(self->unlisted));
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+}
+
 /* All failures in one; new, NULL: exception. */
 static PyObject *
 group_unite(EgGroup *self)
 {
     PyObject *failures = self->failures; /* ours now */
     self->failures = NULL;
-    PyObject *united = PyObject_CallFunction(PyExc_BaseExceptionGroup, "sO",
-                                             "unhandled errors in a TaskGroup", failures);
-    Py_DECREF(failures);
+    PyObject *united = self->unlisted
+                           ? PyErr_NoMemory()
+                           : PyObject_CallFunction(PyExc_BaseExceptionGroup, "sO",
+                                                   "unhandled errors in a TaskGroup", failures);
+    if (!united)
+        group_raise_beside(self, failures);
+    Py_CLEAR(self->unlisted);
+    Py_XDECREF(failures);
     return united;
 }
 
@@ -213,7 +258,7 @@ group_exit(PyObject *op, PyObject *const *args, Py_ssize_t n)
         Py_XSETREF(outside, hit);
     }
     PyObject *result = NULL;
-    if (self->failures)
+    if (self->failures || self->unlisted)
         group_raise(self, outside);
     else if (outside && outside != value)
         PyErr_SetObject((PyObject *)Py_TYPE(outside), outside);
@@ -358,6 +403,7 @@ group_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->owner);
     Py_VISIT(self->failures);
+    Py_VISIT(self->unlisted);
     Py_VISIT(self->call_out);
     return 0;
 }
@@ -368,6 +414,7 @@ group_clear(PyObject *op)
     EgGroup *self = (EgGroup *)op;
     Py_CLEAR(self->owner);
     Py_CLEAR(self->failures);
+    Py_CLEAR(self->unlisted);
     Py_CLEAR(self->call_out);
     return 0;
 }

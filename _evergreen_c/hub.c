@@ -276,8 +276,8 @@ hub_deadlock(EgNode *node)
     PyObject *exc = eg_policy_call("deadlock", args, 1); /* None: a signal may still come */
     hub->forbidden--;
     if (!exc)
-        eg_hub_report(hub, "Exception while reporting a deadlock", NULL);
-    else if (exc != Py_None) {
+        exc = eg_task_take_exception(); /* out of memory: it ends the wait as well */
+    if (exc != Py_None) {
         hub->deadlocked = false;
         if (victim->state == EG_PARKED)
             eg_wait_throw(victim, exc);

@@ -615,6 +615,13 @@ eg_lock_is_ours(PyObject *lock)
     return Py_IS_TYPE(lock, eg_state->rlock_type) || Py_IS_TYPE(lock, eg_state->lock_type);
 }
 
+PyObject *
+eg_lock_release(PyObject *lock)
+{
+    return Py_IS_TYPE(lock, eg_state->rlock_type) ? rlock_release(lock, NULL)
+                                                  : lock_release(lock, NULL);
+}
+
 bool
 eg_lock_held(PyObject *lock)
 {

@@ -47,6 +47,8 @@ loop_guard(void)
         return 0; /* of a loop before this one */
     PyObject *guard = PyCapsule_New((void *)PyThread_get_thread_ident(), GUARD, loop_on_thread_end);
     int status = guard ? PyDict_SetItemString(thread, GUARD, guard) : -1;
+    if (guard && status < 0)
+        PyCapsule_SetDestructor(guard, NULL); /* else it would end the loop here and now */
     Py_XDECREF(guard);
     return status;
 }

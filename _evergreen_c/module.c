@@ -368,6 +368,7 @@ module_exec(PyObject *module)
         || !(state->str_task_key = PyUnicode_InternFromString("__evergreen_task__"))
         || !(state->str_intruder = PyUnicode_FromString(
                  "a task's greenlet is the event loop's: it cannot be switched to"))
+        || !(state->str_exit = PyUnicode_InternFromString("__exit__"))
         || !(state->str_trace_hook = PyUnicode_InternFromString("_trace_hook"))
         || !(state->str_profile_hook = PyUnicode_InternFromString("_profile_hook")))
         return -1;

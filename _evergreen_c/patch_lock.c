@@ -164,10 +164,20 @@ lock_try(PyObject *self)
     return status;
 }
 
+/* The native release; it takes no memory, or a lock would stay taken for want of it. */
+static PyObject *
+lock_let_go(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_t n,
+            PyObject *kwnames)
+{
+    if (lock_is_known(self) && lock_free((EgLock *)self))
+        Py_RETURN_NONE;
+    return eg_patch_call_original(patch, self, args, n, kwnames);
+}
+
 static PyObject *
 lock_unlock(PyObject *self)
 {
-    return eg_patch_call_original(&lock_release_patch, self, NULL, 0, NULL);
+    return lock_let_go(&lock_release_patch, self, NULL, 0, NULL);
 }
 
 static bool
@@ -259,10 +269,8 @@ lock_drop(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
 {
     /* Nobody waits: the usual case. */
     EgQueue *waiters = EG_UNLIKELY(eg_waiters_count != 0) ? eg_waiters_of(self) : NULL;
-    if (!waiters && lock_is_known(self) && lock_free((EgLock *)self))
-        Py_RETURN_NONE;
     if (!waiters)
-        return eg_patch_call_original(patch, self, args, n, kwnames);
+        return lock_let_go(patch, self, args, n, kwnames);
     int free_now = lock_try(self); /* released twice, or by C code: then it is not ours to give */
     if (free_now < 0)
         return NULL;
@@ -274,9 +282,15 @@ lock_drop(const EgPatch *patch, PyObject *self, PyObject *const *args, Py_ssize_
     }
     if (lock_hand_over(self))
         Py_RETURN_NONE;
-    PyObject *result = eg_patch_call_original(patch, self, args, n, kwnames);
+    PyObject *result = lock_let_go(patch, self, args, n, kwnames);
     lock_tell(self);
     return result;
+}
+
+PyObject *
+eg_patch_lock_release(PyObject *lock)
+{
+    return lock_drop(&lock_release_patch, lock, NULL, 0, NULL);
 }
 
 static PyObject *

@@ -80,7 +80,7 @@ eg_thread_end(EgTask *me)
     if (me->tstate_lock) {
         PyObject *lock = me->tstate_lock; /* ours now */
         me->tstate_lock = NULL;
-        PyObject *result = PyObject_CallMethod(lock, "release", NULL);
+        PyObject *result = eg_patch_lock_release(lock); /* takes no memory: a join waits for it */
         if (!result)
             PyErr_Clear(); /* its Thread has released it: the interpreter is ending */
         Py_XDECREF(result);

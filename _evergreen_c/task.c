@@ -629,15 +629,22 @@ task_kill_with(EgTask *self, PyObject *exc, bool (*throw)(EgTask *, PyObject *))
     return 0;
 }
 
+PyObject *
+eg_task_make_exit(PyObject *reason)
+{
+    PyObject *exc = reason ? PyObject_CallOneArg(eg_state->task_exit, reason)
+                           : PyObject_CallNoArgs(eg_state->task_exit);
+    return exc ? exc : eg_task_take_exception(); /* a MemoryError ends a task as well */
+}
+
 int
 eg_task_kill(EgTask *self, PyObject *reason)
 {
     if (self->state == EG_ENDED)
         return 0;
-    PyObject *exc = reason ? PyObject_CallOneArg(eg_state->task_exit, reason)
-                           : PyObject_CallNoArgs(eg_state->task_exit);
-    int status = exc ? task_kill_with(self, exc, eg_wait_throw) : -1;
-    Py_XDECREF(exc);
+    PyObject *exc = eg_task_make_exit(reason);
+    int status = task_kill_with(self, exc, eg_wait_throw);
+    Py_DECREF(exc);
     return status;
 }
 

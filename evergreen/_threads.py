@@ -64,23 +64,31 @@ class Call:
         if self._fn is None:
             return
         self._started = True
-        before = None if self._mask is None else core.signal_mask(self._mask)
+        before = None
         try:
+            if self._mask is not None:
+                before = core.signal_mask(self._mask)
             self._result = self._fn(*self._args, **self._kwargs)
         except BaseException as exc:  # whoever waits gets it, whatever it is
             self._exc = exc
-        if before is not None:
-            core.signal_mask(before)
-        self._finish()
+        try:
+            if before is not None:
+                core.signal_mask(before)
+        finally:
+            self._finish()
         self = None  # type: ignore[assignment]  # no cycle through the traceback
 
     def cancel(self) -> bool:
         """Have the call not be made; False if it was begun."""
         if self._started or self._fn is None:
             return False
-        self._exc = core.TaskExit("the call was cancelled")
-        self._finish()
+        self.fail(core.TaskExit("the call was cancelled"))
         return True
+
+    def fail(self, exc: BaseException) -> None:
+        """Have get() raise this."""
+        self._exc = exc
+        self._finish()
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the call; return its result or raise its exception; TimeoutError: not in time."""
@@ -127,12 +135,16 @@ class Lane:
         the caller's signal mask.
         """
         call = Call(fn, args, kwargs, quiet)
+        try:
+            self._calls.put(call)
+        except BaseException:  # out of memory
+            call.cancel()
+            raise
         self._waiting -= 1
-        self._calls.put(call)
         if self._waiting < 0 and (self._threads < self.limit or _get_ident() in _workers):
             try:
                 self._start()
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 if not self._threads:  # else one of those that are there will make it
                     call.cancel()
                     raise
@@ -143,7 +155,7 @@ class Lane:
         self._waiting += 1
         try:
             start_native_thread(self._work, ())
-        except RuntimeError:
+        except BaseException:
             self._threads -= 1
             self._waiting -= 1
             raise
@@ -157,7 +169,7 @@ class Lane:
             if ended == self._ended and self._waiting < 0:
                 try:
                     self._start()
-                except RuntimeError:
+                except (RuntimeError, MemoryError):
                     pass  # no thread now: it waits for one of those that are there
 
     def run(
@@ -191,9 +203,9 @@ class Lane:
 
     def _work(self) -> None:
         core.count_pool_thread(1)
-        _workers.add(_get_ident())
         calls = self._calls
         try:
+            _workers.add(_get_ident())
             while True:
                 try:
                     call = calls.get(timeout=IDLE_SECONDS)
@@ -205,11 +217,25 @@ class Lane:
                 del call
                 self._waiting += 1
                 self._ended += 1
+        except MemoryError:
+            self._fail_next(calls)
+            raise
         finally:
             self._threads -= 1
             self._waiting -= 1
             _workers.discard(_get_ident())
             core.count_pool_thread(-1)
+
+    def _fail_next(self, calls: SimpleQueue[Call]) -> None:
+        """This thread ends for want of memory: the call that it was to make is not left to nobody."""
+        if self._threads > 1:
+            return  # another thread will make it
+        try:
+            call = calls.get_nowait()
+        except Empty:
+            return
+        self._waiting += 1
+        call.fail(MemoryError("a thread found no memory to begin with"))
 
 
 _start_new_thread = core.patch_native("_thread", "start_new_thread")

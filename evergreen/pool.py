@@ -49,9 +49,14 @@ class Pool:
         except BaseException:
             self._free.release()
             raise
-        self._tasks.add(task)
-        self._empty.clear()
-        task.add_done_callback(self._on_end)
+        try:
+            self._tasks.add(task)
+            self._empty.clear()
+            task.add_done_callback(self._on_end)
+        except BaseException:  # out of memory: it has not run, and never will
+            task.kill()
+            self._on_end(task)
+            raise
         return task
 
     def _on_end(self, task: Task) -> None:

@@ -158,3 +158,17 @@ def native(function, *args):
     call = _threads.Call(function, args, {})
     _threads.start_native_thread(call.run, ())
     return call
+
+
+def without_memory(function, *args, failures=0):
+    """Return function(*args), with the first so many allocations failing (0: all).
+
+    It may not switch: greenlet needs memory for that.
+    """
+    testcapi = pytest.importorskip("_testcapi", reason="nothing makes allocations fail without _testcapi")
+    set_nomemory, remove_mem_hooks = testcapi.set_nomemory, testcapi.remove_mem_hooks
+    set_nomemory(0, failures)
+    try:
+        return function(*args)
+    finally:
+        remove_mem_hooks()

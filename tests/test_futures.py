@@ -1014,3 +1014,15 @@ def test_adapt_leaves_evergreens_own_as_they_are(tasks, threads):
 def test_adapt_wants_an_executor(bad):
     with pytest.raises(TypeError, match=r"takes an executor, which has a submit\(\) method"):
         adapt(bad)
+
+
+def test_a_call_that_finds_no_memory_for_its_task_leaves_its_place(hub, monkeypatch):
+    def refuse(*args):
+        raise MemoryError
+
+    with TaskPoolExecutor(1) as executor:
+        with monkeypatch.context() as patch:
+            patch.setattr("evergreen._evergreen_c.spawn", refuse)
+            with pytest.raises(MemoryError):
+                executor.submit(abs, -1)
+        assert executor.submit(abs, -2).result(5) == 2

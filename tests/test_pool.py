@@ -441,3 +441,18 @@ def test_signatures():
     assert list(inspect.signature(Pool).parameters) == ["size"]
     assert list(inspect.signature(Pool.spawn).parameters) == ["self", "function", "args", "kwargs"]
     assert list(inspect.signature(Pool.join).parameters) == ["self", "timeout"]
+
+
+def test_a_spawn_that_finds_no_memory_takes_no_place(hub):
+    pool = Pool(1)
+
+    class Refusing(set):
+        def add(self, task):
+            raise MemoryError
+
+    pool._tasks = Refusing()
+    with pytest.raises(MemoryError):
+        pool.spawn(sleep, 100)
+    pool._tasks = set()
+    assert pool.join(5)
+    assert pool.map(abs, [-1, -2]) == [1, 2]

@@ -257,3 +257,27 @@ def test_the_interpreter_exits_while_threads_are_idle_or_blocked():
         timeout=20,
     )
     assert out == "end\n"
+
+
+def test_a_lane_goes_on_after_a_thread_found_no_memory(hub, monkeypatch):
+    def refuse(function, args):
+        raise MemoryError
+
+    lane = _threads.Lane("test", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(_threads, "start_native_thread", refuse)
+        with pytest.raises(MemoryError):
+            lane.run(abs, (-1,), {})
+    assert spawn(lane.run, abs, (-2,), {}).result(5) == 2
+
+
+def test_a_call_whose_signal_mask_finds_no_memory_fails_and_is_over(hub, monkeypatch):
+    def refuse(mask):
+        raise MemoryError
+
+    call = _threads.Call(abs, (-1,), {})
+    with monkeypatch.context() as patch:
+        patch.setattr(_threads.core, "signal_mask", refuse)
+        call.run()
+    with pytest.raises(MemoryError):
+        call.get(5)

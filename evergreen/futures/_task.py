@@ -64,15 +64,25 @@ class _TaskPool:
 
     def begin(self, call: _Call) -> None:
         future, fn, args, kwargs = call
-        core.spawn(self.work, _Place(self, future), fn, args, kwargs)  # in a copy of the submitter's context
+        place = _Place(self, future)
         self.free -= 1
         self.active += 1
+        try:
+            core.spawn(self.work, place, fn, args, kwargs)  # in a copy of the submitter's context
+        except BaseException:  # out of memory
+            place.pool = None
+            self.free += 1
+            self.active -= 1
+            raise
 
     def start(self) -> None:
         """Begin what there is room for, first in, first out."""
         while self.free > 0 and self.queue:
             context, call = self.queue.popleft()
-            context.run(self.begin, call)
+            try:
+                context.run(self.begin, call)
+            except Exception as exc:  # out of memory: whoever waits for the call is told
+                call[0].set_exception(exc)
         if self.closing and not self.active and not self.queue:
             self.ended.set()
 
@@ -85,8 +95,13 @@ class _TaskPool:
         self, place: _Place, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         place.pool = None
-        me = core.Task.current()
-        self.tasks.add(me)
+        try:
+            me = core.Task.current()
+            self.tasks.add(me)
+        except BaseException as exc:  # out of memory
+            place.future.set_exception(exc)
+            self.end_call()
+            raise
         try:
             place.future._make_call(fn, args, kwargs)
         finally:

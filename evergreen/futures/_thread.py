@@ -64,7 +64,7 @@ class _ThreadPool:
         if self.spare < 0 and self.room > 0:
             try:
                 self.start()
-            except RuntimeError:  # no more threads: those that are there must do
+            except (RuntimeError, MemoryError):  # no more threads: those that are there must do
                 if not self.alive:
                     cancel_all([call[0]])
                     raise
@@ -122,9 +122,9 @@ class _ThreadPool:
 
     def work(self) -> None:
         me = _native.get_ident()
-        self.waits[me] = 0
         core.count_pool_thread(1)
         try:
+            self.waits[me] = 0
             if self.initialize():
                 self.make_calls(core.signal_mask(core.SIGNAL_MASK_ALL))
         finally:

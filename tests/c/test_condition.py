@@ -9,7 +9,7 @@ import weakref
 from functools import partial
 
 import pytest
-from helpers import Boom, in_thread, pass_time, settle
+from helpers import Boom, in_thread, pass_time, settle, without_memory
 
 from evergreen import Deadlock, EventLoop, TaskExit, patcher, sleep, spawn
 from evergreen.event import Event
@@ -1014,3 +1014,12 @@ def test_an_action_and_a_timeout_that_make_their_barrier_anew_live_until_they_re
         barrier.wait()
     barrier = Barrier(1, None, Fresh())
     assert barrier.wait() == 0
+
+
+@pytest.mark.parametrize("lock", [Lock, RLock])
+def test_a_block_that_ends_without_memory_gives_the_lock_back(hub, lock):
+    condition = Condition(lock())
+    condition.__enter__()
+    leave = condition.__exit__
+    without_memory(leave, None, None, None)
+    assert spawn(condition.acquire, timeout=5).result()

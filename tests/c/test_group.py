@@ -7,7 +7,7 @@ import threading
 import weakref
 
 import pytest
-from helpers import Boom, in_thread, output_of, pass_time, run_python, settle
+from helpers import Boom, in_thread, output_of, pass_time, run_python, settle, without_memory
 
 import evergreen
 from evergreen import EventLoop, Task, TaskExit, TaskGroup, fail_after, move_on_after, shield, sleep, spawn
@@ -1331,3 +1331,37 @@ def test_the_end_of_the_block_takes_an_exception_and_nothing_else(hub):
     with pytest.raises(TypeError, match="takes an exception, not int"):
         group.__exit__(None, 1, None)
     assert not group.__exit__(None, None, None)
+
+
+def test_a_member_that_kills_its_group_kills_the_others_too(hub):
+    with TaskGroup() as group, fail_after(5):
+        before = group.spawn(sleep, 100)
+        killer = group.spawn(lambda: (sleep(0), group.kill()))
+        after = group.spawn(sleep, 100)
+    for task in before, killer, after:
+        with pytest.raises(TaskExit):
+            task.result()
+
+
+def test_a_group_can_be_killed_without_memory(hub):
+    with pytest.raises(BaseExceptionGroup) as caught, fail_after(5), TaskGroup() as group:
+        tasks = [group.spawn(sleep, 100) for _ in range(3)]
+        settle()
+        kill = group.kill
+        without_memory(kill)
+    assert not any(task.is_alive() for task in tasks)
+    assert caught.value.subgroup(MemoryError)
+
+
+def test_failures_that_cannot_be_united_are_the_context_of_the_exception_that_says_so(hub):
+    group = TaskGroup()
+    group.__enter__()
+    task = group.spawn(int, "x")
+    with pytest.raises(TaskExit):
+        sleep(1)
+    leave, failure = group.__exit__, task.result
+    with pytest.raises(MemoryError) as caught:
+        without_memory(leave, None, None, None, failures=1)
+    with pytest.raises(ValueError) as own:
+        failure()
+    assert caught.value.__context__ is own.value

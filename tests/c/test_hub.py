@@ -594,3 +594,12 @@ def test_deadlines_that_passed_take_turns_with_who_was_ready_before(hub):
     for task in late + ready:
         task.join()
     assert 40 <= order[:100].count("ready") <= 60
+
+
+def test_a_deadlock_that_cannot_be_reported_ends_the_wait_nevertheless(hub, monkeypatch):
+    def refuse(loop):
+        raise MemoryError
+
+    monkeypatch.setattr("evergreen._policy.deadlock", refuse)
+    with pytest.raises(MemoryError):
+        Event().wait()
