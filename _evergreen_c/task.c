@@ -953,30 +953,40 @@ task_finalize(PyObject *op)
 }
 
 static void
-task_dealloc(PyObject *op)
+task_free(EgTask *self)
 {
-    EgTask *self = (EgTask *)op;
-    PyTypeObject *type = Py_TYPE(op);
-    if (self->failed && PyObject_CallFinalizerFromDealloc(op) < 0)
-        return; /* resurrected by the excepthook */
-    if (self->hub && self->hub->resident == self)
-        self->hub->resident = NULL; /* it ended in another thread */
-    PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, task_dealloc);
+    PyTypeObject *type = Py_TYPE(self);
     if (self->role
         == EG_THREAD) /* the thread may wait, and not be here: a forked child, or the end */
         eg_wait_visit_leave(self);
     if (self->weakrefs)
-        PyObject_ClearWeakRefs(op);
-    task_clear(op);
+        PyObject_ClearWeakRefs((PyObject *)self);
+    task_clear((PyObject *)self);
     Py_CLEAR(self->name);
     if (self->role != EG_FOREIGN)
         Py_CLEAR(self->greenlet);
     Py_CLEAR(self->hub);
     if (self->role == EG_THREAD && self->bell && self->state != EG_PARKED)
         PyThread_free_lock(self->bell); /* else the interpreter ends, and its thread sleeps on */
-    type->tp_free(op);
+    type->tp_free(self);
     Py_DECREF(type);
+}
+
+static void
+task_dealloc(PyObject *op)
+{
+    EgTask *self = (EgTask *)op;
+    if (self->failed && PyObject_CallFinalizerFromDealloc(op) < 0)
+        return; /* resurrected by the excepthook */
+    if (self->hub && self->hub->resident == self)
+        self->hub->resident = NULL;   /* it ended in another thread */
+    if (!PyObject_GC_IsTracked(op)) { /* as after most calls: it holds nothing that may be nested */
+        task_free(self);
+        return;
+    }
+    PyObject_GC_UnTrack(op);
+    Py_TRASHCAN_BEGIN(op, task_dealloc);
+    task_free(self);
     Py_TRASHCAN_END;
 }
 

@@ -106,6 +106,7 @@ NESTS = {
     "PriorityQueue": "put(PriorityQueue(), inner)",
     "Future": "done(Future(), inner)",
     "Task": "Task(len, args=(inner,))",
+    "Task's result": "ended(Task(lambda: inner))",
     "Timeout": "Timeout(1, inner)",
     "mixed": "put(Queue(), done(Future(), Timeout(1, [inner])))",
 }
@@ -125,6 +126,10 @@ def test_what_is_nested_deeply_is_freed_without_a_deep_stack(kind):
         def done(future, value):
             future.set_result(value)
             return future
+        def ended(task):
+            task.start()
+            task.join()
+            return task
         inner = Condition()
         for _ in range(200_000):
             inner = {NESTS[kind]}
