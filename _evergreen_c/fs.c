@@ -197,9 +197,9 @@ fs_timespecs(const int64_t *ns, struct timespec *times)
 {
     for (int i = 0; i < 2; i++) {
         int64_t part = ns[i] % 1000000000;
-        part += part < 0 ? 1000000000 : 0;
-        times[i].tv_nsec = (long)part;
-        times[i].tv_sec = (time_t)((ns[i] - part) / 1000000000);
+        bool before = part < 0; /* rounded down: the part counts from there */
+        times[i].tv_nsec = (long)(before ? part + 1000000000 : part);
+        times[i].tv_sec = (time_t)(ns[i] / 1000000000 - before);
     }
 }
 
@@ -555,11 +555,11 @@ static EgFsOp fs_table[] = {
        "Change who may do what with a file."),
     OP("fchmod", "d:fd i:mode", run_fchmod, result_none, 0, "fd, mode",
        "Change who may do what with an open file."),
-    OP("chown", "p:path i:uid i:gid", run_chown, result_none, 0, "path, uid, gid",
+    OP("chown", "p:path u:uid u:gid", run_chown, result_none, 0, "path, uid, gid",
        "Change the owner and the group of a file; -1 leaves one as it is."),
-    OP("lchown", "p:path i:uid i:gid", run_lchown, result_none, 0, "path, uid, gid",
+    OP("lchown", "p:path u:uid u:gid", run_lchown, result_none, 0, "path, uid, gid",
        "Like chown(), but of a symbolic link itself."),
-    OP("fchown", "d:fd i:uid i:gid", run_fchown, result_none, 0, "fd, uid, gid",
+    OP("fchown", "d:fd u:uid u:gid", run_fchown, result_none, 0, "fd, uid, gid",
        "Like chown(), of an open file."),
     OP("utime_ns", "p:path l:atime l:mtime i:follow=1", run_utime, result_none, 0,
        "path, atime, mtime, follow=1",
@@ -883,9 +883,10 @@ fs_parse_number(EgFs *fs, char kind, PyObject *name, PyObject *value)
     int64_t number = -1;
     if (kind == 'd')
         number = PyObject_AsFileDescriptor(value);
-    else if (kind == 'i') {
+    else if (kind == 'i' || kind == 'u') {
         long n = PyLong_AsLong(value);
-        if (!PyErr_Occurred() && (n < INT32_MIN || n > UINT32_MAX))
+        if (!PyErr_Occurred()
+            && (kind == 'i' ? n < INT32_MIN || n > INT32_MAX : n < -1 || n > UINT32_MAX))
             PyErr_Format(PyExc_OverflowError, "%U does not fit into an int", name);
         number = n;
     } else if (kind != 'o' || value != Py_None) {
@@ -897,8 +898,9 @@ fs_parse_number(EgFs *fs, char kind, PyObject *name, PyObject *value)
     return number == -1 && PyErr_Occurred() ? -1 : PyErr_Occurred() ? -1 : 0;
 }
 
-/* One argument, by its parameter's kind: p path, P path that may be None, d descriptor, i int,
- * l int64, o offset or None, n size to read, b bytes to write, w buffer to read into. */
+/* One argument, by its parameter's kind: p path, P path that may be None, d descriptor, i int, u
+ * number of a user or group (-1: as it is), l int64, o offset or None, n size to read, b bytes to
+ * write, w buffer to read into. */
 static int
 fs_parse(EgFs *fs, char kind, PyObject *name, PyObject *value)
 {

@@ -944,3 +944,36 @@ def test_kept_tasks_of_a_forked_child_are_told_that_their_calls_are_lost(tmp_pat
         options=QUIET,
     )
     assert out == "Operation canceled\n"
+
+
+LIMITS = [2**bits + more for bits in (31, 32, 63, 64) for more in (-1, 0)]
+
+
+@pytest.mark.parametrize("number", [0, -1, *LIMITS, *(-n for n in LIMITS), 1.5, float("nan"), float("inf")])
+def test_modes_users_and_times_at_their_limits_are_as_in_os(hub, tmp_path, number):
+    def outcome(function, *args, **kwargs):
+        path.write_text("")
+        path.chmod(0o600)
+        try:
+            function(path, *args, **kwargs)
+        except Exception as exc:
+            return type(exc)
+        return path.stat().st_mode, path.stat().st_uid, path.stat().st_gid
+
+    path = tmp_path / "file"
+    assert outcome(fs.chmod, number) == outcome(os.chmod, number)
+    assert outcome(fs.chown, number, -1) == outcome(os.chown, number, -1)
+    assert outcome(fs.chown, -1, number) == outcome(os.chown, -1, number)
+
+
+@pytest.mark.parametrize("ns", [0, -1, -999_999_999, -(10**9), 2**63 - 1, -(2**63), -(2**63) + 1])
+def test_times_at_the_limits_of_int64_are_exact(hub, tmp_path, ns):
+    path = Path("/dev/shm/evergreen-limits") if os.path.isdir("/dev/shm") else tmp_path / "file"
+    path.touch()
+    try:
+        fs.utime(path, ns=(ns, ns))
+        here = path.stat().st_mtime_ns
+        os.utime(path, ns=(ns, ns))
+        assert here == path.stat().st_mtime_ns
+    finally:
+        path.unlink()
