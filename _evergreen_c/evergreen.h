@@ -540,6 +540,8 @@ EgTask *eg_task_make(PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
 PyObject *eg_task_make_exit(PyObject *reason);
 int eg_task_kill(EgTask *, PyObject *reason); /* with a TaskExit; reason may be NULL */
 EgTask *eg_task_for(EgHub *hub, EgTaskRole role, PyObject *greenlet);
+/* The greenlet of an EG_FOREIGN task forgot it while it was parked, and goes on: it keeps it again. */
+void eg_task_rebind(EgTask *);
 int eg_task_start(EgTask *); /* -1: exception */
 void eg_task_run(EgTask *);  /* on its own greenlet, up to its end */
 /* A task that has not run ends with exc, or with the exception that is set if NULL. */

@@ -314,8 +314,8 @@ foreign_resume(EgHub *hub, EgTask *me)
     PyObject *greenlet = me->greenlet; /* ours now */
     foreign_leave(hub, me);
     if (me->unbound)
-        me->greenlet = NULL; /* it has forgotten me: it will be given another task */
-    Py_DECREF(greenlet);     /* it runs, so this does not end it */
+        eg_task_rebind(me);
+    Py_DECREF(greenlet); /* it runs, so this does not end it */
 }
 
 EgTask *

@@ -42,16 +42,16 @@ task_unbind(PyObject *capsule)
 {
     EgTask *self = PyCapsule_GetPointer(capsule, task_capsule);
     EgHub *hub = self->hub;
-    if (self->state == EG_PARKED)
-        self->unbound = true; /* eg_park_switch_away() holds the greenlet */
-    else {
-        self->greenlet = NULL;
-        self->state = EG_ENDED;
-        if (hub->current == self)
-            hub->current =
-                self->beneath && self->beneath->state == EG_RUNNING ? self->beneath : hub->main;
+    if (self->state == EG_PARKED) {
+        self->unbound = true; /* the capsule's reference is now the wait's: eg_task_rebind() */
+        return;
     }
-    Py_DECREF(self); /* what task_for_foreign() gave to the capsule */
+    self->greenlet = NULL;
+    self->state = EG_ENDED;
+    if (hub->current == self)
+        hub->current =
+            self->beneath && self->beneath->state == EG_RUNNING ? self->beneath : hub->main;
+    Py_DECREF(self); /* what task_bind() gave to the capsule */
 }
 
 /* Whose stack it is on: its parent, if that has switched to it, else the task that ran last. */
@@ -78,6 +78,20 @@ task_rehouse(EgTask *self)
     return self;
 }
 
+/* Have a greenlet's dict keep its task; steals self. -1: exception, and the reference is gone. */
+static int
+task_bind(EgTask *self, PyObject *dict)
+{
+    PyObject *capsule = PyCapsule_New(self, task_capsule, task_unbind);
+    if (!capsule) {
+        Py_DECREF(self);
+        return -1;
+    }
+    int status = PyDict_SetItem(dict, eg_state->str_task_key, capsule);
+    Py_DECREF(capsule);
+    return status;
+}
+
 /* The task of a greenlet that somebody else made; borrowed from the greenlet's __dict__, where
  * a capsule keeps it. */
 static EgTask *
@@ -97,13 +111,24 @@ task_for_foreign(EgHub *hub, PyObject *greenlet)
     self->greenlet = greenlet;
     self->beneath = (EgTask *)Py_XNewRef(task_beneath(hub, greenlet));
     task_rehouse(self);
-    if (!(capsule = PyCapsule_New(self, task_capsule, task_unbind))) {
+    return task_bind(self, *dict) < 0 ? NULL : self;
+}
+
+void
+eg_task_rebind(EgTask *self)
+{
+    PyObject *type, *value, *traceback, **dict = &((PyGreenlet *)self->greenlet)->dict;
+    PyErr_Fetch(&type, &value, &traceback); /* what ended the wait */
+    self->hub->forbidden++;                 /* the collector may run here, amid the wait's end */
+    self->unbound = false;
+    Py_INCREF(self); /* task_bind() drops one if it fails */
+    if ((!*dict && !(*dict = PyDict_New())) || task_bind(self, *dict) < 0) {
+        PyErr_Clear(); /* out of memory: it stays alive for good, and is of no greenlet */
+        self->greenlet = NULL;
+    } else
         Py_DECREF(self);
-        return NULL;
-    }
-    int status = PyDict_SetItem(*dict, eg_state->str_task_key, capsule);
-    Py_DECREF(capsule);
-    return status < 0 ? NULL : self;
+    self->hub->forbidden--;
+    PyErr_Restore(type, value, traceback);
 }
 
 EgTask *

@@ -900,3 +900,31 @@ def test_exceptions_in_flight_belong_to_their_task(hub):
     for task in tasks:
         task.result()
     assert evergreen.current.task is hub.main_task
+
+
+@pytest.mark.parametrize("how", ["clear()", "pop('__evergreen_task__', None)", "clear(); gc.collect()"])
+def test_a_greenlet_whose_dict_is_cleared_while_it_waits_goes_on(how):
+    out = output_of(
+        f"""
+        import gc, greenlet, evergreen
+        from evergreen import locks
+        lock, done = locks.Lock(), []
+        def body():
+            evergreen.sleep(0.001)
+            with lock:
+                evergreen.sleep(0.001)
+            done.append(evergreen.Task.current() is evergreen.Task.current())
+        greenlets = [greenlet.greenlet(body) for _ in range(30)]
+        def clear():
+            for it in greenlets:
+                it.__dict__.{how}
+        evergreen.current.loop.call_soon(clear)
+        evergreen.current.loop.call_later(0.002, clear)
+        for it in greenlets:
+            it.switch()
+        evergreen.sleep(0.2)
+        print(len(done), all(done), lock.locked(), evergreen.current.loop.stats()["timers"])
+        """,
+        env={**os.environ, "PYTHONMALLOC": "debug"},
+    )
+    assert out == "30 True False 0\n"
