@@ -166,9 +166,9 @@ static PyObject *
 in_turn_getattr(PyObject *op, PyObject *name)
 {
     PyObject *method = ((EgInTurn *)op)->method;
-    if (PyUnicode_CompareWithASCIIString(name, "__doc__") == 0) /* which every type has, too */
-        return PyObject_GetAttr(method, name);
-    if (PyUnicode_CompareWithASCIIString(name, "__module__") == 0)
+    if (PyUnicode_Check(name) /* __getattribute__() is called with anything */
+        && (PyUnicode_CompareWithASCIIString(name, "__doc__") == 0 /* every type has these, too */
+            || PyUnicode_CompareWithASCIIString(name, "__module__") == 0))
         return PyObject_GetAttr(method, name);
     PyObject *own = PyObject_GenericGetAttr(op, name);
     if (own || !PyErr_ExceptionMatches(PyExc_AttributeError))

@@ -7,6 +7,7 @@ import pytest
 from helpers import output_of
 
 from evergreen import EventLoop, move_on_after, sleep
+from evergreen import _evergreen_c as core
 from evergreen.io import fs
 from evergreen.local import local
 from evergreen.locks import Condition
@@ -98,6 +99,11 @@ def test_a_condition_of_itself_keeps_its_lock():
     with condition:
         assert not condition.wait(0)
     assert "Condition" in repr(condition)
+
+
+def test_an_attribute_of_a_method_that_takes_turns_has_a_name_that_is_a_str():
+    with pytest.raises(TypeError, match="attribute name must be string"):
+        core.in_turn(len).__getattribute__(5)
 
 
 NESTS = {
