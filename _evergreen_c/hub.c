@@ -198,7 +198,7 @@ hub_sleep(EgHub *hub)
         next = eg_timers_next(&hub->timers);
     }
     uint64_t now = eg_clock_now();
-    if (hub_has_company() && next - now > DOUBT_NS)
+    if (next > now && next - now > DOUBT_NS && hub_has_company())
         next = now + DOUBT_NS; /* or have its own C code close what would wake this one */
     if (!eg_port_ready(hub, next > now ? next - now : 0) || eg_signal_happened(hub))
         return;

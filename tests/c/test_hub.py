@@ -603,3 +603,20 @@ def test_a_deadlock_that_cannot_be_reported_ends_the_wait_nevertheless(hub, monk
     monkeypatch.setattr("evergreen._policy.deadlock", refuse)
     with pytest.raises(MemoryError):
         Event().wait()
+
+
+def test_a_deadline_that_passed_before_the_hub_sleeps_is_not_slept_over_beside_native_threads(hub):
+    gate = threading.Event()
+    native_thread = threading.Thread(target=gate.wait)
+    native_thread.start()
+    try:
+        for _ in range(3):
+            task = spawn(sleep, 0.001)
+            settle()
+            native_sleep(0.005)  # nothing has looked at the timers since
+            before = time.monotonic()
+            task.join()
+            assert time.monotonic() - before < 0.5
+    finally:
+        gate.set()
+        native_thread.join()
